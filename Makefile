@@ -1,0 +1,52 @@
+# `make demo` and `make test` do all the set-up that they need; Python 3.11 or newer and `make` must be there.
+PYTHON ?= python3
+# An open range of torch may bring several GB of CUDA packages to a machine without a GPU.
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Written last, so that an environment whose making was interrupted is made anew.
+READY := $(VENV)/.ready
+
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    index 1,000 documents three times and search them"
+	@echo "make test    run the tests"
+	@echo "make check   ruff, the format and the types"
+	@echo "make format  write the format and what ruff can mend"
+	@echo "make bench   run the benchmarks"
+	@echo "make clean   remove the environment and everything that was built"
+
+demo: $(READY)
+	$(BIN)/embstore demo
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict embstore migrations
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("embstore needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[demo,dev]"
+	@$(BIN)/python -c 'open("$(READY)", "w").close()'
