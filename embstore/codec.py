@@ -1,0 +1,186 @@
+"""Vectors to bytes and back, and the checksums of rows: the only room that knows '<f4'.
+
+The checksum is 64 bits: each 64-bit word x of a row is folded to x ^ (x >> 32), multiplied with the
+odd random weight of its place, and the products are added up modulo 2^64. A flipped bit changes the
+sum for certain, since an odd weight has an inverse. The fold keeps damage in the high bits of two words
+from cancelling: without it, negating two values in odd places goes unseen
+(tests/test_codec.py::test_two_flipped_signs_change_the_checksum).
+The family is multilinear hashing: Lemire and Kaser, "Strongly universal string hashing is fast" (2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+Words = npt.NDArray[np.uint64]
+ContentHashes = Sequence[bytes] | npt.NDArray[np.uint8]  # n of 32 bytes, or (n, 32)
+
+VECTOR_DTYPE = np.dtype("<f4")
+DTYPE_NAME = "float32"
+BYTES_PER_VALUE = 4
+WORD = np.dtype("<u8")
+HASH_BYTES = 32
+HASH_WORDS = HASH_BYTES // 8
+_ROWS_AT_ONCE = 512  # folded rows of this many stay in the processor's cache
+_SHORT_BYTES = 64  # ids up to this long are summed as one matrix, longer ones one by one
+
+# Places of the weights. Each kind of word has a range of its own, so that no two kinds share a weight.
+_MODEL, _DIM, _STANDALONE, _DOC_ID_LENGTH, _COLLECTION_LENGTH = range(5)
+_HASH = 8
+_COLLECTION = 1 << 32
+_DOC_ID = 1 << 33
+_VECTOR = 1 << 34
+
+
+@lru_cache(maxsize=64)
+def _weights(start: int, n: int) -> Words:
+    """Give the odd weights of the places start..start+n, by splitmix64 (Steele, Lea, Flood 2014)."""
+    z = (np.arange(start + 1, start + n + 1, dtype=np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    weights = (z ^ (z >> np.uint64(31))) | np.uint64(1)
+    weights.flags.writeable = False
+    return weights
+
+
+def _sums(words: Words, place: int) -> Words:
+    """Sum each row of words (n, k) with the weights that begin at a place: (n,)."""
+    n, n_words = words.shape
+    weights = _weights(place, n_words)
+    sums = np.empty(n, dtype=np.uint64)
+    folded = np.empty((min(n, _ROWS_AT_ONCE), n_words), dtype=np.uint64)
+    for start in range(0, n, _ROWS_AT_ONCE):
+        rows = words[start : start + _ROWS_AT_ONCE]
+        fold = folded[: len(rows)]
+        np.right_shift(rows, np.uint64(32), out=fold)
+        np.bitwise_xor(fold, rows, out=fold)
+        np.einsum("ij,j->i", fold, weights, out=sums[start : start + len(rows)])
+    return sums
+
+
+def _sum_number(number: int, place: int) -> int:
+    """Sum one number; a plain int, to be added modulo 2^64."""
+    return (number ^ (number >> 32)) * int(_weights(place, 1)[0]) % 2**64
+
+
+def as_vectors(values: npt.ArrayLike) -> Vectors:
+    """Give values as a C-contiguous float32 array in the byte order of the file."""
+    return np.ascontiguousarray(values, dtype=VECTOR_DTYPE)
+
+
+def vectors_to_blobs(vectors: Vectors) -> list[bytes]:
+    """Cut a matrix (n, dim) into the bytes of its rows: little-endian float32, no header."""
+    stride = vectors.shape[1] * BYTES_PER_VALUE
+    data = as_vectors(vectors).tobytes()
+    return [data[i : i + stride] for i in range(0, len(data), stride)]
+
+
+def blob_to_vector(blob: bytes) -> Vectors:
+    """Read the bytes of one vector back: a new writable array (dim,).
+
+    Raises
+    ------
+    ValueError
+        The length is no multiple of four.
+    """
+    return np.frombuffer(blob, dtype=VECTOR_DTYPE).copy()
+
+
+def vector_checksums(
+    model_id: int,
+    content_hashes: ContentHashes,
+    standalone: npt.ArrayLike,
+    vectors: Vectors,
+) -> list[int]:
+    """Checksum rows of the table vectors.
+
+    Parameters
+    ----------
+    model_id : int
+    content_hashes : sequence of n bytes objects of length 32, or ndarray of shape (n, 32), uint8
+        The contents that the rows are asked or written for, not what a row says of itself.
+    standalone : bool or array of bool, shape (n,)
+    vectors : ndarray of shape (n, dim), float32
+
+    Returns
+    -------
+    list of n ints
+        Signed 64-bit integers, as SQLite stores them.
+    """
+    n, dim = vectors.shape
+    words = as_vectors(vectors)
+    if dim % 2:  # an odd number of values does not fill the last word
+        words = np.concatenate([words, np.zeros((n, 1), dtype=VECTOR_DTYPE)], axis=1)
+    sums = _sums(words.view(WORD), _VECTOR)
+    sums += _hash_sums(content_hashes)
+    sums += np.uint64((_sum_number(model_id, _MODEL) + _sum_number(dim, _DIM)) % 2**64)
+    sums += np.asarray(standalone, dtype=np.uint64) * np.uint64(_sum_number(1, _STANDALONE))
+    return _signed(sums)
+
+
+def document_checksums(
+    model_id: int, collection: str, doc_ids: Sequence[str], content_hashes: ContentHashes
+) -> list[int]:
+    """Checksum rows of the table documents: who, where, and the content that is pointed to.
+
+    Parameters
+    ----------
+    model_id : int
+    collection : str
+    doc_ids : sequence of n str
+    content_hashes : sequence of n bytes objects of length 32, or ndarray of shape (n, 32), uint8
+
+    Returns
+    -------
+    list of n ints
+        Signed 64-bit integers.
+    """
+    sums = _text_sums(doc_ids, _DOC_ID, _DOC_ID_LENGTH)
+    sums += _text_sums([collection], _COLLECTION, _COLLECTION_LENGTH)[0]
+    sums += _hash_sums(content_hashes)
+    sums += np.uint64(_sum_number(model_id, _MODEL))
+    return _signed(sums)
+
+
+def model_checksum(model_id: int, fields: Sequence[str | int], canary: bytes | None) -> int:
+    """Checksum a row of the table models: a signed 64-bit integer.
+
+    Parameters
+    ----------
+    model_id : int
+    fields : sequence of str and int
+        The other columns in the order of the table; each is told apart from its neighbours.
+    canary : bytes or None
+    """
+    row = json.dumps([model_id, *fields, canary.hex() if canary is not None else None])
+    digest = hashlib.blake2b(row.encode("ascii"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _hash_sums(content_hashes: ContentHashes) -> Words:
+    data = content_hashes.tobytes() if isinstance(content_hashes, np.ndarray) else b"".join(content_hashes)
+    return _sums(np.frombuffer(data, dtype=WORD).reshape(-1, HASH_WORDS), _HASH)
+
+
+def _text_sums(texts: Sequence[str], place: int, length_place: int) -> Words:
+    """Sum UTF-8 texts and their lengths; padding with zero bytes changes no sum, so the length says where they end."""
+    encoded = [text.encode("utf-8") for text in texts]
+    lengths = np.fromiter(map(len, encoded), dtype=np.uint64, count=len(encoded))
+    short = [text if len(text) <= _SHORT_BYTES else b"" for text in encoded]
+    sums = _sums(np.array(short, dtype=f"S{_SHORT_BYTES}").view(WORD).reshape(-1, _SHORT_BYTES // 8), place)
+    for i in np.flatnonzero(lengths > _SHORT_BYTES):
+        padded = encoded[i] + bytes(-len(encoded[i]) % 8)
+        sums[i] = _sums(np.frombuffer(padded, dtype=WORD).reshape(1, -1), place)[0]
+    return sums + lengths * np.uint64(_weights(length_place, 1)[0])
+
+
+def _signed(sums: Words) -> list[int]:
+    signed: list[int] = sums.view(np.int64).tolist()
+    return signed

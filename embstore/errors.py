@@ -1,0 +1,175 @@
+"""Every error of embstore: one base class, and the builtin that fits beside it.
+
+Each message names the offender and the cure; the facts behind it are attributes of the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embstore.identity import ModelIdentity
+
+
+class EmbstoreError(Exception):
+    """The base of every error that embstore raises."""
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        self.__dict__.update(facts)
+
+    def __str__(self) -> str:
+        # KeyError, which some of ours inherit, would print the message in quotation marks.
+        return self.message
+
+
+# --- what the caller gave -------------------------------------------------------------------
+
+
+class InvalidInputError(EmbstoreError, ValueError):
+    """An argument has the right type and a value that cannot be used."""
+
+
+class InvalidTypeError(EmbstoreError, TypeError):
+    """An argument is of another type than the one needed."""
+
+
+class DimensionError(InvalidInputError):
+    """Vectors have another dimension than the model they are said to be of."""
+
+
+class UnknownDocumentError(EmbstoreError, KeyError):
+    """No such `doc_id` is stored for the model that was named."""
+
+
+class MissingExtraError(EmbstoreError, ImportError):
+    """An optional package is needed; the message holds the line that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f'{purpose} needs the package {package!r}: pip install "embstore[{extra}]"',
+            package=package,
+            extra=extra,
+        )
+
+
+# --- models and encoders --------------------------------------------------------------------
+
+
+class ModelNameError(EmbstoreError, ValueError):
+    """A model says no name of itself, and none was given."""
+
+
+class ModelLoadError(EmbstoreError, OSError):
+    """A model that was given by name could not be loaded."""
+
+
+class UnknownModelError(EmbstoreError, KeyError):
+    """Nothing is stored under this model name (and these settings)."""
+
+
+class AmbiguousModelError(EmbstoreError, LookupError):
+    """A name alone was given, and several models of that name are stored.
+
+    Attributes
+    ----------
+    identities : sequence of ModelIdentity
+        The models to choose from.
+    """
+
+    def __init__(self, model_name: str, identities: Sequence[ModelIdentity]) -> None:
+        listed = "; ".join(identity.settings_json for identity in identities)
+        super().__init__(
+            f"model_name {model_name!r} has {len(identities)} identities; say which by settings=: {listed}",
+            model_name=model_name,
+            identities=tuple(identities),
+        )
+
+
+class ModelExistsError(EmbstoreError, ValueError):
+    """A model cannot take a name under which the same settings are stored already."""
+
+
+class ModelChangedError(EmbstoreError, ValueError):
+    """A model gives other vectors than the ones stored under its identity."""
+
+
+class EncoderError(EmbstoreError, RuntimeError):
+    """An encoder raised; its own exception is the `__cause__`."""
+
+
+class EncoderOutputError(EncoderError, ValueError):
+    """An encoder returned something that is not one finite float vector a text."""
+
+
+class PrecisionError(EncoderOutputError):
+    """An encoder returned quantised vectors, whose values depend on the rest of their batch."""
+
+
+# --- the store ------------------------------------------------------------------------------
+
+
+class StoreError(EmbstoreError):
+    """The base of what can go wrong with the file.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    """
+
+    path: str
+
+
+class StorePathError(StoreError, OSError):
+    """The path cannot hold a database: a folder, not reachable, not writable."""
+
+
+class NotAStoreError(StoreError, ValueError):
+    """The file is no SQLite database, or one of another application, or its schema was changed."""
+
+
+class NewerStoreError(StoreError, ValueError):
+    """The file was written by a newer embstore."""
+
+
+class UnsafeStoreError(StoreError, ValueError):
+    """The file is in a place or a mode in which SQLite here can lose or damage data."""
+
+
+class ReadOnlyError(StoreError, PermissionError):
+    """Something must be written, and the file can only be read."""
+
+
+class StoreBusyError(StoreError, TimeoutError):
+    """Another process kept the file locked for longer than `timeout_s`."""
+
+
+class StoreFullError(StoreError, OSError):
+    """The disk or a size limit left no room; the transaction was rolled back."""
+
+
+class StoreClosedError(StoreError, ValueError):
+    """The cache was used after `close()`."""
+
+
+class DamagedStoreError(StoreError, ValueError):
+    """Stored bytes are not the ones that were written."""
+
+
+# --- search ---------------------------------------------------------------------------------
+
+
+class SearchIndexError(EmbstoreError, RuntimeError):
+    """The search index refused or failed; its own exception is the `__cause__`."""
+
+
+class LibraryLockedError(EmbstoreError, BlockingIOError):
+    """Another process has this library folder open."""
+
+
+class CollectionMismatchError(EmbstoreError, ValueError):
+    """A collection holds the vectors of another model, or was not made by embstore."""

@@ -1,0 +1,171 @@
+"""Who made a vector, and of which text: model identity and content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from embstore.errors import InvalidInputError, InvalidTypeError
+
+Role = Literal["document", "query"]
+Setting = str | int | float | bool | None
+
+ROLES: tuple[Role, ...] = ("document", "query")
+
+
+def content_hash(text: str) -> bytes:
+    """Give the key of a text: the SHA-256 of its UTF-8 bytes.
+
+    The same as ``printf %s TEXT | sha256sum``. A lone surrogate, which UTF-8 has no form for, is
+    hashed as the three bytes that Python's ``surrogatepass`` gives it.
+
+    Parameters
+    ----------
+    text : str
+        Any text, the empty one too. It is not normalised: "é" and "e" + accent differ.
+
+    Returns
+    -------
+    bytes of length 32
+
+    Raises
+    ------
+    InvalidTypeError
+        `text` is not a str.
+    """
+    if not isinstance(text, str):
+        raise InvalidTypeError(f"text is {type(text).__name__}, not str: {text!r:.80}", value=text)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def check_role(role: Role) -> Role:
+    """Return `role` where it is one, raise InvalidInputError otherwise."""
+    if role not in ROLES:
+        raise InvalidInputError(f"role {role!r} is not one of {', '.join(map(repr, ROLES))}", role=role)
+    return role
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """A model name and everything else that changes the model's vectors.
+
+    Two identities share no vector. Equality is that of the name and of the canonical JSON of the
+    settings (sorted keys, no spaces), in which 1, 1.0 and true are three different values.
+
+    Parameters
+    ----------
+    model_name : str
+        A non-empty name.
+    settings_json : str
+        The settings as canonical JSON. Use `ModelIdentity.of` to give them as a mapping.
+
+    Raises
+    ------
+    InvalidInputError
+        The name is empty.
+    """
+
+    model_name: str
+    settings_json: str = "{}"
+
+    def __post_init__(self) -> None:
+        check_model_name(self.model_name)
+
+    @classmethod
+    def of(
+        cls,
+        model_name: str,
+        settings: Mapping[str, Setting] | None = None,
+        *,
+        role: Role = "document",
+    ) -> ModelIdentity:
+        """Make an identity of a name and a mapping of settings.
+
+        Parameters
+        ----------
+        model_name : str
+            A non-empty name.
+        settings : mapping of str to str, int, float, bool or None, optional
+            Whatever changes the vectors: revision, prompt, truncation, precision, ...
+        role : "document" or "query"
+            "query" is written into the settings, "document" never is.
+
+        Returns
+        -------
+        ModelIdentity
+
+        Raises
+        ------
+        InvalidInputError
+            The name is empty, or a setting is not a JSON scalar.
+        """
+        settings = dict(settings or {})
+        if role == "query":
+            settings.setdefault("role", "query")
+        return cls(model_name, canonical_json(settings))
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The settings as a new dict."""
+        return cast(dict[str, Setting], json.loads(self.settings_json))
+
+    def renamed(self, model_name: str) -> ModelIdentity:
+        """Return the same settings under another name."""
+        return ModelIdentity(model_name, self.settings_json)
+
+    def __str__(self) -> str:
+        return self.model_name if self.settings_json == "{}" else f"{self.model_name} {self.settings_json}"
+
+
+def check_model_name(model_name: object) -> str:
+    """Return `model_name` where it is a usable name.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is not a str.
+    InvalidInputError
+        It is empty, or holds a lone surrogate, which no database can store.
+    """
+    if not isinstance(model_name, str):
+        raise InvalidTypeError(f"model_name is {type(model_name).__name__}, not str: {model_name!r:.80}")
+    if not model_name:
+        raise InvalidInputError("model_name is empty; give the model a name")
+    check_storable(model_name, "model_name")
+    return model_name
+
+
+def check_storable(text: str, what: str) -> None:
+    """Raise InvalidInputError where `text` holds a lone surrogate."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} {text!r:.80} holds a lone surrogate at position {error.start}, which cannot be stored; "
+            f"replace it, for example with text.encode('utf-8', 'replace').decode()",
+            value=text,
+        ) from None
+
+
+def canonical_json(settings: Mapping[str, Setting]) -> str:
+    """Write settings as the one JSON text that stands for them: sorted keys, no spaces, ASCII.
+
+    Raises
+    ------
+    InvalidInputError
+        A key is not a str, or a value is not a finite JSON scalar.
+    """
+    for key, value in settings.items():
+        if not isinstance(key, str) or not isinstance(value, (str, int, float, bool, type(None))):
+            raise InvalidInputError(
+                f"model setting {key!r}: {value!r:.80} is not a name with a str, int, float, bool or None",
+                key=key,
+                value=value,
+            )
+    try:
+        return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise InvalidInputError(f"model settings {dict(settings)!r:.200}: {error}") from None
