@@ -1,0 +1,223 @@
+"""What a store must do: the protocol, and the values that cross it.
+
+A store knows model identities, content hashes, vectors and documents, and nothing of texts or encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embstore.codec import Vectors
+from embstore.identity import ModelIdentity, Setting
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model that a store has vectors of."""
+
+    model_id: int
+    identity: ModelIdentity
+    dim: int
+    canary: Vectors | None
+    created_at: str
+
+
+@dataclass(frozen=True)
+class VectorLookup:
+    """What a store has of n contents, row i for the i-th hash that was asked for.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (n, dim), float32
+        Only the rows in `found` mean anything.
+    found : ndarray of shape (n,), bool
+        The vector is stored, and it is the one that was written.
+    damaged : ndarray of shape (n,), bool
+        There is a row, and it is not what was written.
+    standalone : ndarray of shape (n,), bool
+        The text was also cached without an id.
+    vector_ids : ndarray of shape (n,), int64
+        Where the store keeps it, 0 where it does not.
+    """
+
+    vectors: Vectors
+    found: npt.NDArray[np.bool_]
+    damaged: npt.NDArray[np.bool_]
+    standalone: npt.NDArray[np.bool_]
+    vector_ids: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, n: int, dim: int) -> VectorLookup:
+        """Give the answer of a store that has none of n contents."""
+        nothing = np.zeros(n, dtype=np.bool_)
+        return cls(np.empty((n, dim), np.float32), nothing, nothing.copy(), nothing.copy(), np.zeros(n, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A stored model and how much is stored of it."""
+
+    model_name: str
+    settings: dict[str, Setting]
+    dim: int
+    dtype: str
+    created_at: str
+    n_vectors: int
+    n_documents: int
+    has_canary: bool
+
+
+@dataclass(frozen=True)
+class DocumentInfo:
+    """A row of the view `embeddings`, without its vector."""
+
+    doc_id: str
+    collection: str
+    model_name: str
+    settings: dict[str, Setting]
+    dim: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a store holds.
+
+    `n_documents` counts rows of the view, `n_doc_ids` distinct ids, `n_unused` the vectors that no document uses,
+    those of texts cached without an id among them.
+    """
+
+    path: str
+    size_bytes: int
+    n_documents: int
+    n_doc_ids: int
+    n_vectors: int
+    n_unused: int
+    models: tuple[ModelInfo, ...]
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """The vectors that no document uses: how many, the bytes of their values, and whether they were removed."""
+
+    n_vectors: int
+    vector_bytes: int
+    removed: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that `verify` found."""
+
+    table: str
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key}: {self.what}" if self.key else f"{self.table}: {self.what}"
+
+
+class Store(Protocol):
+    """Where rows live.
+
+    Every method is atomic. Several writes in one `writing` block are atomic together. Methods may be called from
+    any thread and, after a fork, from the child.
+    """
+
+    path: str
+    read_only: bool
+
+    def writing(self) -> AbstractContextManager[Any]:
+        """Make the writes of a block one transaction, durable when the block ends."""
+
+    def find_model(self, identity: ModelIdentity) -> StoredModel | None:
+        """Give the model of an identity."""
+
+    def find_models(self, model_name: str | None = None) -> list[StoredModel]:
+        """Give the models of a name, or all, oldest first."""
+
+    def ensure_model(self, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
+        """Give the model of an identity, stored now where it was not."""
+
+    def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
+        """Store the canary of a model that has none; keep the one it has."""
+
+    def look_up(self, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
+        """Read the vectors of distinct contents."""
+
+    def recorded(
+        self,
+        model: StoredModel,
+        collection: str,
+        doc_ids: Sequence[str],
+        content_hashes: Sequence[bytes],
+        vector_ids: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.bool_]:
+        """Tell, for each of n distinct doc_ids, whether it is stored with this content: (n,) bool."""
+
+    def insert_vectors(
+        self, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
+    ) -> int:
+        """Store the vectors of distinct contents that have none yet, and tell how many that were."""
+
+    def replace_vectors(
+        self, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
+    ) -> int:
+        """Store the vectors of distinct contents in place of any there, and tell how many had none."""
+
+    def mark_standalone(self, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
+        """Note that these texts were cached without an id."""
+
+    def put_documents(
+        self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
+    ) -> None:
+        """Point distinct doc_ids at contents whose vectors are stored."""
+
+    def matrix(
+        self, model: StoredModel, *, collection: str | None, doc_ids: Sequence[str] | None
+    ) -> tuple[list[str], Vectors]:
+        """Read the vectors of documents, in one state of the store: as asked for, else in the order stored."""
+
+    def pages(
+        self, model: StoredModel, *, collection: str | None, batch_rows: int
+    ) -> Iterator[tuple[list[str], Vectors]]:
+        """Read the vectors of documents in pages, in the order stored; each page is one state of the store."""
+
+    def list_documents(self, model_name: str | None, collection: str | None) -> Iterator[DocumentInfo]:
+        """List documents by model, collection and id."""
+
+    def forget_documents(self, doc_ids: Sequence[str] | None, *, model_name: str | None, collection: str | None) -> int:
+        """Forget documents, and their vectors where no other document uses them; tell how many documents."""
+
+    def forget_models(self, model_name: str | None) -> int:
+        """Forget models with all their vectors and documents; tell how many documents."""
+
+    def prune(self, *, standalone: bool, dry_run: bool) -> PruneReport:
+        """Remove the vectors that no document uses."""
+
+    def rename_model(self, old: str, new: str) -> None:
+        """Give all identities of a model another name."""
+
+    def count_documents(self) -> int:
+        """Count the rows of the view."""
+
+    def has_document(self, doc_id: str) -> bool:
+        """Tell whether a doc_id is stored, of any model in any collection."""
+
+    def stats(self) -> Stats:
+        """Count everything."""
+
+    def verify(self) -> list[Problem]:
+        """Check everything."""
+
+    def compact(self) -> int:
+        """Give unused space back to the file system, and tell how many bytes."""
+
+    def close(self) -> None:
+        """Let go of every connection."""

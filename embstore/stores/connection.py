@@ -1,0 +1,157 @@
+"""A process's connections to a cache file: one a thread, transactions, and what a fork does to them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from embstore.errors import ReadOnlyError, StoreClosedError
+from embstore.stores import opening
+from embstore.stores.sqlite_errors import sqlite3, translated
+
+_preparing = threading.Lock()
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class _Handle:
+    """A connection of one thread; closed when the thread ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.pid = os.getpid()
+        self.is_writing = False
+
+    def __del__(self) -> None:
+        if self.pid == os.getpid():
+            self.connection.close()
+
+
+class Database:
+    """A cache file and this process's connections to it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Created where it does not exist, with mode 0600.
+    timeout_s : float
+        How long to wait for another process's lock.
+    allow_network_filesystem : bool
+        Use a file whose file system cannot be trusted with locks.
+
+    Raises
+    ------
+    StorePathError, NotAStoreError, NewerStoreError, UnsafeStoreError, ReadOnlyError, StoreBusyError
+        The file cannot be used; its bytes are as they were.
+    """
+
+    def __init__(self, path: str | Path, *, timeout_s: float = 30.0, allow_network_filesystem: bool = False) -> None:
+        self.timeout_s = timeout_s
+        self._path = opening.checked_path(path, allow_network_filesystem=allow_network_filesystem)
+        self.path = str(self._path)
+        self._local = threading.local()
+        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._closed = False
+        with _preparing, self.errors():
+            self.read_only = opening.prepare(self._path, timeout_s)
+        _databases.add(self)
+
+    def _handle(self) -> _Handle:
+        """Give this thread's connection, opened on first use."""
+        if self._closed:
+            raise self._closed_error()
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        if handle is None or handle.pid != os.getpid():
+            mode = "ro" if self.read_only else "rw"
+            handle = self._local.handle = _Handle(opening.connect(self._path, mode, self.timeout_s))
+            self._handles.add(handle)
+        return handle
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read one state of the file, whatever others write meanwhile; inside `writing`, what was written there."""
+        with self.errors():
+            connection = self._handle().connection
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Write all of the block or, where it raises, nothing. A block inside another belongs to the outer one.
+
+        Raises
+        ------
+        ReadOnlyError, StoreBusyError, StoreFullError, DamagedStoreError
+            Nothing of the block was written.
+        """
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self.path!r} can only be read; give this user write access to the file and its folder, or copy it",
+                path=self.path,
+            )
+        with self.errors():
+            handle = self._handle()
+            if handle.is_writing:
+                yield handle.connection
+                return
+            with opening.immediate(handle.connection):
+                handle.is_writing = True
+                try:
+                    yield handle.connection
+                finally:
+                    handle.is_writing = False
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the exceptions of sqlite3 into ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if self._closed:
+                raise self._closed_error() from error
+            raise translated(error, self.path, self.timeout_s) from error
+
+    def _closed_error(self) -> StoreClosedError:
+        return StoreClosedError(f"the cache on {self.path!r} is closed; open a new one", path=self.path)
+
+    def vacuum(self, page_size: int) -> None:
+        """Write the file anew without unused space, which no transaction can hold."""
+        with self.writing():
+            pass  # a file that can only be read, or is locked, says so
+        with self.errors():
+            connection = self._handle().connection
+            connection.execute(f"PRAGMA page_size = {page_size}")
+            connection.execute("VACUUM")
+
+    def close(self) -> None:
+        """Close the connections of all threads of this process."""
+        self._closed = True
+        for handle in list(self._handles):
+            if handle.pid == os.getpid():
+                handle.connection.close()
+
+    def disown(self) -> None:
+        """Keep the connections open for good: a forked child may neither use nor close its parent's."""
+        for handle in self._handles:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+
+
+def _after_fork_in_child() -> None:
+    global _preparing
+    _preparing = threading.Lock()
+    for database in list(_databases):
+        database.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

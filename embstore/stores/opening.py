@@ -1,0 +1,181 @@
+"""Opening a cache file: where it lies, what it is, creating it, bringing its schema up to date.
+
+Rollback journal and `synchronous=EXTRA`, SQLite's slowest and safest: no acknowledged commit is lost in a power
+cut, and nothing lies beside the file at rest. WAL is left alone: the WAL-reset bug, fixed in 3.51.3, 3.50.7 and
+3.44.6 (https://sqlite.org/wal.html#walresetbug), is in most Pythons' SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from embstore.errors import NotAStoreError, ReadOnlyError, StorePathError, UnsafeStoreError
+from embstore.stores import schema
+from embstore.stores.filesystem import network_filesystem
+from embstore.stores.sqlite_errors import READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
+
+PAGE_SIZE = 65536
+MINIMUM_SQLITE = (3, 37, 0)  # STRICT tables
+_CACHE_KIB = 32 * 1024
+
+PER_CONNECTION = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA synchronous = EXTRA",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    f"PRAGMA cache_size = -{_CACHE_KIB}",
+)
+
+
+def checked_path(path: object, *, allow_network_filesystem: bool) -> Path:
+    """Give the absolute path of a file that a cache can be in.
+
+    Raises
+    ------
+    StorePathError
+        It names no file.
+    UnsafeStoreError
+        Its file system, or this SQLite, cannot be trusted with it.
+    """
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        raise UnsafeStoreError(
+            f"SQLite {sqlite3.sqlite_version} is too old, 3.37 or newer is needed; pip install pysqlite3-binary",
+            path=str(path),
+        )
+    if not isinstance(path, (str, Path)):
+        raise StorePathError(f"path is {type(path).__name__}, not str or Path: {path!r:.80}", path=str(path))
+    if str(path) in ("", ":memory:") or "\0" in str(path):
+        raise StorePathError(f"path {str(path)!r} names no file; for a cache that is not kept, use a temporary file")
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links that may change
+    kind = None if allow_network_filesystem else network_filesystem(absolute)
+    if kind is not None:
+        raise UnsafeStoreError(
+            f"{str(absolute)!r} lies on {kind}, a network file system, whose locks cannot be trusted: two machines "
+            f"that write at once can damage the file. Use a local disk, or pass allow_network_filesystem=True "
+            f"where one process alone uses it",
+            path=str(absolute),
+            filesystem=kind,
+        )
+    return absolute
+
+
+def wal_is_fixed(version: tuple[int, ...]) -> bool:
+    """Tell whether a version of SQLite has the fix of the WAL-reset bug."""
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
+def prepare(path: Path, timeout_s: float) -> bool:
+    """Create, check and migrate the file; tell whether it can only be read."""
+    _create(path)
+    read_only = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+    version = _inspect(path, timeout_s, read_only=read_only)
+    if version < schema.SCHEMA_VERSION:
+        if read_only:
+            raise ReadOnlyError(
+                f"{str(path)!r} needs the migration to schema version {schema.SCHEMA_VERSION} and can only be "
+                f"read; open it once where it can be written",
+                path=str(path),
+            )
+        _migrate(path, timeout_s)
+    return read_only
+
+
+def _create(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # O_EXCL: a file that exists is never opened here, since closing it would drop SQLite's locks on it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            raise StorePathError(
+                f"{str(path)!r} is not a file; give the path of a file, for example {str(path / 'embeddings.db')!r}",
+                path=str(path),
+            ) from None
+    except OSError as error:
+        raise StorePathError(
+            f"{str(path)!r} cannot be created: {error.strerror}; give a path in a folder that can be written",
+            path=str(path),
+        ) from error
+
+
+def _inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
+    """Check the file through a connection that cannot write, and give its schema version."""
+    try:
+        with contextlib.closing(connect(path, "ro", timeout_s)) as connection:
+            return _checked_version(connection, str(path))
+    except sqlite3.OperationalError as error:
+        if result_code(error) not in (READONLY_ROLLBACK, READONLY_RECOVERY) or read_only:
+            raise
+    # A crash left a journal that must be rolled back before anything can be read. Is the file ours to do so?
+    with contextlib.closing(connect(path, "ro&immutable=1", timeout_s)) as connection:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id not in (0, schema.APPLICATION_ID):
+        raise NotAStoreError(f"{str(path)!r} is an SQLite database of another application", path=str(path))
+    with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
+        return _checked_version(connection, str(path))
+
+
+def _checked_version(connection: sqlite3.Connection, path: str) -> int:
+    connection.execute("BEGIN")  # one state: another process may be making the schema right now
+    version = schema.read_version(connection, path)
+    connection.execute("ROLLBACK")
+    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if journal_mode == "wal" and not wal_is_fixed(sqlite3.sqlite_version_info):
+        raise UnsafeStoreError(
+            f"{path!r} is in WAL mode, in which SQLite {sqlite3.sqlite_version} can damage it "
+            f"(https://sqlite.org/wal.html#walresetbug); with all programs that use it closed, run: "
+            f"sqlite3 {path} 'PRAGMA journal_mode=DELETE'",
+            path=path,
+        )
+    return version
+
+
+def _migrate(path: Path, timeout_s: float) -> None:
+    """Bring the schema up to date.
+
+    One transaction around all, as `Migrations.apply` reads what is pending before it locks: without it,
+    processes that create one file at once run the same migration twice.
+    """
+    from sqlite_utils import Database as SqliteUtilsDatabase
+
+    from embstore._migrations.migrations import migrations
+
+    with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        with immediate(connection):
+            if schema.read_version(connection, str(path)) < schema.SCHEMA_VERSION:
+                migrations.apply(SqliteUtilsDatabase(connection))
+
+
+def connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
+    """Open a connection in SQLite's mode "ro" or "rw"."""
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,  # close() and the end of a thread close it from elsewhere
+    )
+    try:
+        for pragma in PER_CONNECTION:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE: a deferred transaction that turns to writing fails at once where another writes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # some errors (full disk) have rolled back already
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,269 @@
+"""The store in one SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from sqlite3 import Connection
+
+import numpy as np
+import numpy.typing as npt
+
+from embstore.codec import Vectors
+from embstore.errors import DimensionError, ModelExistsError, UnknownModelError
+from embstore.identity import ModelIdentity
+from embstore.stores import bulk, summary, verify
+from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
+from embstore.stores.connection import Database
+from embstore.stores.opening import PAGE_SIZE
+from embstore.stores.tables import documents, models, vectors
+
+LISTED_AT_ONCE = 1000
+
+
+class SQLiteStore:
+    """A `Store` in one SQLite file; see `embstore.stores.base.Store` for what each method does.
+
+    Parameters
+    ----------
+    path : str or Path
+    timeout_s : float
+        How long to wait for another process's lock.
+    allow_network_filesystem : bool
+        Use a file whose file system cannot be trusted with locks.
+    """
+
+    def __init__(self, path: str | Path, *, timeout_s: float = 30.0, allow_network_filesystem: bool = False) -> None:
+        self._database = Database(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
+        self.path = self._database.path
+        self.read_only = self._database.read_only
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """See `Store.writing`."""
+        return self._database.writing()
+
+    # --- models -----------------------------------------------------------------------------
+
+    def find_model(self, identity: ModelIdentity) -> StoredModel | None:
+        """See `Store.find_model`."""
+        with self._database.reading() as connection:
+            return models.find(connection, identity)
+
+    def find_models(self, model_name: str | None = None) -> list[StoredModel]:
+        """See `Store.find_models`."""
+        with self._database.reading() as connection:
+            return models.find_by_name(connection, model_name)
+
+    def ensure_model(self, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
+        """See `Store.ensure_model`.
+
+        Raises
+        ------
+        DimensionError
+            The model is stored with another dimension.
+        """
+        with self._database.writing() as connection:
+            model = models.find(connection, identity) or models.insert(connection, identity, dim, canary)
+        if model.dim != dim:
+            raise DimensionError(
+                f"the vectors have {dim} values, those of model {str(identity)!r} have {model.dim}; "
+                f"store them under another model_name=",
+                model_name=identity.model_name,
+                dim=dim,
+                expected_dim=model.dim,
+            )
+        return model
+
+    def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
+        """See `Store.set_canary`."""
+        with self._database.writing() as connection:
+            current = models.find(connection, model.identity)
+            if current is None or current.canary is not None:
+                return current or model
+            current = StoredModel(current.model_id, current.identity, current.dim, canary, current.created_at)
+            models.update(connection, current)
+            return current
+
+    def rename_model(self, old: str, new: str) -> None:
+        """See `Store.rename_model`.
+
+        Raises
+        ------
+        UnknownModelError
+            There is no `old`.
+        ModelExistsError
+            There is a `new` with the settings of one of `old`; nothing was changed.
+        """
+        with self._database.writing() as connection:
+            found = models.find_by_name(connection, old)
+            if not found:
+                raise UnknownModelError(f"no model {old!r} is stored in {self.path!r}", model_name=old)
+            for model in found:
+                identity = model.identity.renamed(new)
+                if models.find(connection, identity) is not None:
+                    raise ModelExistsError(
+                        f"{str(identity)!r} is stored already, so {old!r} cannot take its name; "
+                        f"clear(model_name=...) one of the two, or choose another name",
+                        model_name=new,
+                    )
+                models.update(
+                    connection, StoredModel(model.model_id, identity, model.dim, model.canary, model.created_at)
+                )
+
+    # --- vectors and documents --------------------------------------------------------------
+
+    def look_up(self, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
+        """See `Store.look_up`."""
+        with self._database.reading() as connection:
+            return vectors.look_up(connection, model, content_hashes)
+
+    def recorded(
+        self,
+        model: StoredModel,
+        collection: str,
+        doc_ids: Sequence[str],
+        content_hashes: Sequence[bytes],
+        vector_ids: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.bool_]:
+        """See `Store.recorded`."""
+        with self._database.reading() as connection:
+            return documents.recorded(connection, model, collection, doc_ids, content_hashes, vector_ids)
+
+    def insert_vectors(
+        self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
+    ) -> int:
+        """See `Store.insert_vectors`."""
+        with self._database.writing() as connection:
+            return vectors.insert(connection, model, content_hashes, vectors_, standalone=standalone)
+
+    def replace_vectors(
+        self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
+    ) -> int:
+        """See `Store.replace_vectors`."""
+        with self._database.writing() as connection:
+            return vectors.replace(connection, model, content_hashes, vectors_, standalone=standalone)
+
+    def mark_standalone(self, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
+        """See `Store.mark_standalone`."""
+        with self._database.writing() as connection:
+            vectors.mark_standalone(connection, model, content_hashes)
+
+    def put_documents(
+        self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
+    ) -> None:
+        """See `Store.put_documents`."""
+        with self._database.writing() as connection:
+            id_of = vectors.find_ids(connection, model.model_id, content_hashes)
+            vector_ids = [id_of[content_hash] for content_hash in content_hashes]
+            documents.put(connection, model, collection, doc_ids, content_hashes, vector_ids)
+
+    # --- reading in bulk --------------------------------------------------------------------
+
+    def matrix(
+        self, model: StoredModel, *, collection: str | None, doc_ids: Sequence[str] | None
+    ) -> tuple[list[str], Vectors]:
+        """See `Store.matrix`."""
+        with self._database.reading() as connection:
+            if doc_ids is None:
+                listing = bulk.list_all(connection, model, collection)
+            else:
+                listing = bulk.list_some(connection, model, collection, doc_ids)
+            return listing.doc_ids, bulk.read_vectors(connection, model, listing)
+
+    def pages(
+        self, model: StoredModel, *, collection: str | None, batch_rows: int
+    ) -> Iterator[tuple[list[str], Vectors]]:
+        """See `Store.pages`."""
+        with self._database.reading() as connection:
+            vector_ids = documents.vector_ids(connection, model.model_id, collection)
+        for start in range(0, len(vector_ids), batch_rows):
+            # A transaction a page, none while the caller works: a reader that stays holds up every writer.
+            with self._database.reading() as connection:
+                listing = bulk.read_range(connection, model, collection, vector_ids[start : start + batch_rows])
+                matrix = bulk.read_vectors(connection, model, listing)
+            yield from bulk.cut(listing.doc_ids, matrix, batch_rows)
+
+    def list_documents(self, model_name: str | None, collection: str | None) -> Iterator[DocumentInfo]:
+        """See `Store.list_documents`."""
+        with self._database.reading() as connection:
+            model_of = {model.model_id: model for model in models.find_by_name(connection, model_name)}
+            scopes = documents.scopes(connection, list(model_of), collection)
+        for model_id, name in scopes:
+            last = ""  # comes before every doc_id, as none is empty
+            while True:
+                with self._database.reading() as connection:
+                    page = summary.list_documents(connection, model_of[model_id], name, last, LISTED_AT_ONCE)
+                yield from page
+                if len(page) < LISTED_AT_ONCE:
+                    break
+                last = page[-1].doc_id
+
+    # --- forgetting -------------------------------------------------------------------------
+
+    def forget_documents(self, doc_ids: Sequence[str] | None, *, model_name: str | None, collection: str | None) -> int:
+        """See `Store.forget_documents`."""
+        with self._database.writing() as connection:
+            model_ids = None
+            if model_name is not None:
+                model_ids = [model.model_id for model in models.find_by_name(connection, model_name)]
+            n_forgotten = 0
+            for model_id, name in documents.scopes(connection, model_ids, collection):
+                there = documents.find(connection, model_id, name, doc_ids)
+                n_forgotten += documents.delete(connection, model_id, name, None if doc_ids is None else there.doc_ids)
+                vectors.delete_unused(connection, there.vector_ids)
+            return n_forgotten
+
+    def forget_models(self, model_name: str | None) -> int:
+        """See `Store.forget_models`."""
+        with self._database.writing() as connection:
+            n_forgotten = 0
+            for model in models.find_by_name(connection, model_name):
+                for model_id, name in documents.scopes(connection, [model.model_id]):
+                    n_forgotten += documents.delete(connection, model_id, name, None)
+                vectors.delete_of_model(connection, model.model_id)
+                models.delete(connection, model.model_id)
+            return n_forgotten
+
+    def prune(self, *, standalone: bool, dry_run: bool) -> PruneReport:
+        """See `Store.prune`."""
+        with self._database.reading() if dry_run else self._database.writing() as connection:
+            unused = [row for row in vectors.unused(connection) if standalone or not row[1]]
+            if not dry_run:
+                vectors.delete_unused(connection, [vector_id for vector_id, _, _ in unused])
+        return PruneReport(len(unused), sum(n_bytes for _, _, n_bytes in unused), removed=not dry_run)
+
+    # --- looking after the file -------------------------------------------------------------
+
+    def count_documents(self) -> int:
+        """See `Store.count_documents`."""
+        with self._database.reading() as connection:
+            return documents.count(connection)
+
+    def has_document(self, doc_id: str) -> bool:
+        """See `Store.has_document`."""
+        with self._database.reading() as connection:
+            return any(
+                documents.find(connection, model_id, name, [doc_id]).doc_ids
+                for model_id, name in documents.scopes(connection)
+            )
+
+    def stats(self) -> Stats:
+        """See `Store.stats`."""
+        with self._database.reading() as connection:
+            return summary.stats(connection, self.path)
+
+    def verify(self) -> list[Problem]:
+        """See `Store.verify`."""
+        with self._database.reading() as connection:
+            return verify.problems(connection)
+
+    def compact(self) -> int:
+        """See `Store.compact`: rewrites the file, which needs as much free space again and no other user."""
+        before = Path(self.path).stat().st_size
+        self._database.vacuum(PAGE_SIZE)
+        return before - Path(self.path).stat().st_size
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._database.close()

@@ -1,0 +1,64 @@
+"""The one place that the sqlite3 module is taken from, and its exceptions turned into ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embstore.errors import (
+    DamagedStoreError,
+    NotAStoreError,
+    ReadOnlyError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+    StorePathError,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+    try:  # the rule of sqlite-utils: two copies of SQLite on one file would drop each other's locks
+        import pysqlite3 as sqlite3
+    except ImportError:
+        import sqlite3
+
+__all__ = ["READONLY_RECOVERY", "READONLY_ROLLBACK", "is_damage", "result_code", "sqlite3", "translated"]
+
+# Result codes (https://sqlite.org/rescode.html): errors are told apart by them, never by message.
+BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
+IOERR_WRITE = IOERR | (3 << 8)
+READONLY_RECOVERY, READONLY_ROLLBACK = READONLY | (1 << 8), READONLY | (3 << 8)
+
+
+def result_code(error: sqlite3.Error) -> int | None:
+    """Give the extended result code; None where the exception is Python's own."""
+    return getattr(error, "sqlite_errorcode", None)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether a read failed because of what is stored; text that is not UTF-8 has no result code."""
+    code = result_code(error)
+    return code is None or code & 0xFF == CORRUPT
+
+
+def translated(error: sqlite3.Error, path: str, timeout_s: float) -> StoreError:
+    """Choose our error by SQLite's result code."""
+    code = result_code(error)
+    primary = None if code is None else code & 0xFF
+    if primary in (BUSY, LOCKED):
+        return StoreBusyError(
+            f"{path!r} was locked by another process for more than {timeout_s:g} s; "
+            f"end that process, or raise timeout_s",
+            path=path,
+        )
+    if primary == READONLY:
+        return ReadOnlyError(f"{path!r} cannot be written ({error})", path=path)
+    if primary == FULL or code == IOERR_WRITE:
+        return StoreFullError(f"no room to write {path!r} ({error}); free some, nothing was changed", path=path)
+    if primary == NOTADB:
+        return NotAStoreError(f"{path!r} is not an SQLite database; it was left as it is", path=path)
+    if primary == CANTOPEN:
+        return StorePathError(f"{path!r} cannot be opened ({error}); check its folder and permissions", path=path)
+    if primary in (CORRUPT, None):
+        return DamagedStoreError(f"{path!r} is damaged ({error}); verify() lists what is lost", path=path)
+    return StoreError(f"{path!r}: {type(error).__name__}: {error}", path=path)

@@ -1,0 +1,81 @@
+"""Counting and listing what a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from sqlite3 import Connection
+
+from embstore.codec import DTYPE_NAME
+from embstore.stores.base import DocumentInfo, ModelInfo, Stats, StoredModel
+from embstore.stores.tables import documents, models
+
+# Answered from the index on (model_id, content_hash); the vectors themselves are not read.
+COUNT_VECTORS = """
+SELECT count(*)
+FROM vectors
+WHERE model_id = ?
+"""
+
+COUNT_DOCUMENTS = """
+SELECT count(*)
+FROM documents
+WHERE model_id = ?
+"""
+
+COUNT_USED = """
+SELECT count(DISTINCT vector_id)
+FROM documents
+"""
+
+# CROSS JOIN: in the order of documents, however few vectors there are.
+LIST_DOCUMENTS = """
+SELECT documents.doc_id, lower(hex(vectors.content_hash))
+FROM documents
+CROSS JOIN vectors ON vectors.vector_id = documents.vector_id
+WHERE documents.model_id = ? AND documents.collection = ? AND documents.doc_id > ?
+ORDER BY documents.doc_id
+LIMIT ?
+"""
+
+
+def stats(connection: Connection, path: str) -> Stats:
+    """Count everything without reading a vector."""
+    infos = tuple(_model_info(connection, model) for model in models.find_by_name(connection, None))
+    n_vectors = sum(info.n_vectors for info in infos)
+    (n_used,) = connection.execute(COUNT_USED).fetchone()
+    return Stats(
+        path=path,
+        size_bytes=Path(path).stat().st_size,
+        n_documents=documents.count(connection),
+        n_doc_ids=documents.count_distinct_ids(connection),
+        n_vectors=n_vectors,
+        n_unused=n_vectors - n_used,
+        models=infos,
+    )
+
+
+def _model_info(connection: Connection, model: StoredModel) -> ModelInfo:
+    (n_vectors,) = connection.execute(COUNT_VECTORS, (model.model_id,)).fetchone()
+    (n_documents,) = connection.execute(COUNT_DOCUMENTS, (model.model_id,)).fetchone()
+    return ModelInfo(
+        model_name=model.identity.model_name,
+        settings=model.identity.settings,
+        dim=model.dim,
+        dtype=DTYPE_NAME,
+        created_at=model.created_at,
+        n_vectors=n_vectors,
+        n_documents=n_documents,
+        has_canary=model.canary is not None,
+    )
+
+
+def list_documents(
+    connection: Connection, model: StoredModel, collection: str, after: str, limit: int
+) -> list[DocumentInfo]:
+    """List documents of a model and collection whose doc_id comes after another's."""
+    rows = connection.execute(LIST_DOCUMENTS, (model.model_id, collection, after, limit)).fetchall()
+    identity = model.identity
+    return [
+        DocumentInfo(doc_id, collection, identity.model_name, identity.settings, model.dim, content_hash)
+        for doc_id, content_hash in rows
+    ]

@@ -1,0 +1,191 @@
+"""The table documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from sqlite3 import Connection
+
+import numpy as np
+import numpy.typing as npt
+
+from embstore.codec import document_checksums
+from embstore.stores.base import StoredModel
+from embstore.stores.tables import chunks, places
+
+FIND = """
+SELECT doc_id, vector_id, checksum
+FROM documents
+WHERE model_id = ? AND collection = ? AND doc_id IN ({places})
+"""
+
+ALL = """
+SELECT doc_id, vector_id, checksum
+FROM documents
+WHERE model_id = ? AND collection = ?
+ORDER BY doc_id
+"""
+
+VECTOR_IDS = """
+SELECT vector_id
+FROM documents
+WHERE model_id = ? AND collection = ?
+"""
+
+BY_VECTOR = """
+SELECT collection, doc_id, vector_id, checksum
+FROM documents
+WHERE vector_id BETWEEN ? AND ? AND model_id = ?
+ORDER BY vector_id, collection, doc_id
+"""
+
+UPSERT = """
+INSERT INTO documents (model_id, collection, doc_id, vector_id, checksum)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (model_id, collection, doc_id) DO UPDATE
+SET vector_id = excluded.vector_id, checksum = excluded.checksum
+"""
+
+DELETE = """
+DELETE FROM documents
+WHERE model_id = ? AND collection = ? AND doc_id IN ({places})
+"""
+
+DELETE_SCOPE = """
+DELETE FROM documents
+WHERE model_id = ? AND collection = ?
+"""
+
+COUNT = """
+SELECT count(*)
+FROM documents
+"""
+
+COUNT_DISTINCT = """
+SELECT count(DISTINCT doc_id)
+FROM documents
+"""
+
+NEXT_SCOPE = """
+SELECT model_id, collection
+FROM documents
+WHERE (model_id, collection) > (?, ?)
+ORDER BY model_id, collection
+LIMIT 1
+"""
+
+FIRST_SCOPE = """
+SELECT model_id, collection
+FROM documents
+ORDER BY model_id, collection
+LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Rows of one model and collection: parallel lists."""
+
+    collection: str
+    doc_ids: list[str]
+    vector_ids: list[int]
+    checksums: list[int]
+
+    @classmethod
+    def of(cls, collection: str, rows: Sequence[tuple[str, int, int]]) -> Documents:
+        """Turn rows into columns."""
+        doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), ())
+        return cls(collection, list(doc_ids), list(vector_ids), list(checksums))
+
+
+def scopes(
+    connection: Connection, model_ids: Sequence[int] | None = None, collection: str | None = None
+) -> list[tuple[int, str]]:
+    """List the (model_id, collection) that have documents; one search of the key for each, not a scan."""
+    found: list[tuple[int, str]] = []
+    row = connection.execute(FIRST_SCOPE).fetchone()
+    while row is not None:
+        found.append(row)
+        row = connection.execute(NEXT_SCOPE, row).fetchone()
+    return [
+        (model_id, name)
+        for model_id, name in found
+        if (model_ids is None or model_id in model_ids) and collection in (None, name)
+    ]
+
+
+def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequence[str] | None) -> Documents:
+    """Read the rows of some doc_ids, in no order, or of all, by doc_id."""
+    if doc_ids is None:
+        return Documents.of(collection, connection.execute(ALL, (model_id, collection)).fetchall())
+    rows: list[tuple[str, int, int]] = []
+    for keys in chunks(doc_ids):
+        rows += connection.execute(FIND.format(places=places(keys)), (model_id, collection, *keys)).fetchall()
+    return Documents.of(collection, rows)
+
+
+def vector_ids(connection: Connection, model_id: int, collection: str | None) -> npt.NDArray[np.int64]:
+    """List the vectors that documents point at: distinct, ascending."""
+    ids = [
+        np.fromiter((row[0] for row in connection.execute(VECTOR_IDS, scope)), dtype=np.int64)
+        for scope in scopes(connection, [model_id], collection)
+    ]
+    return np.unique(np.concatenate(ids)) if ids else np.empty(0, dtype=np.int64)
+
+
+def of_vectors(connection: Connection, model_id: int, first_id: int, last_id: int) -> list[tuple[str, str, int, int]]:
+    """Read the rows that point into a range of vector_ids, ordered by it: (collection, doc_id, vector_id, checksum)."""
+    return connection.execute(BY_VECTOR, (first_id, last_id, model_id)).fetchall()
+
+
+def recorded(
+    connection: Connection,
+    model: StoredModel,
+    collection: str,
+    doc_ids: Sequence[str],
+    content_hashes: Sequence[bytes],
+    vector_ids: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Tell which of n distinct doc_ids are stored, soundly, with these contents: (n,) bool."""
+    there = find(connection, model.model_id, collection, doc_ids)
+    row_of = dict(zip(there.doc_ids, zip(there.vector_ids, there.checksums, strict=True), strict=True))
+    expected = document_checksums(model.model_id, collection, doc_ids, content_hashes)
+    asked = zip(vector_ids.tolist(), expected, strict=True)
+    return np.array([row_of.get(doc_id) == row for doc_id, row in zip(doc_ids, asked, strict=True)], dtype=np.bool_)
+
+
+def put(
+    connection: Connection,
+    model: StoredModel,
+    collection: str,
+    doc_ids: Sequence[str],
+    content_hashes: Sequence[bytes],
+    vector_ids: Sequence[int],
+) -> None:
+    """Point distinct doc_ids at vectors."""
+    checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes)
+    rows = zip(repeat(model.model_id), repeat(collection), doc_ids, vector_ids, checksums, strict=False)
+    connection.executemany(UPSERT, rows)
+
+
+def delete(connection: Connection, model_id: int, collection: str, doc_ids: Sequence[str] | None) -> int:
+    """Remove some doc_ids, or all of a model and collection, and count them."""
+    if doc_ids is None:
+        return connection.execute(DELETE_SCOPE, (model_id, collection)).rowcount
+    return sum(
+        connection.execute(DELETE.format(places=places(keys)), (model_id, collection, *keys)).rowcount
+        for keys in chunks(doc_ids)
+    )
+
+
+def count(connection: Connection) -> int:
+    """Count all rows."""
+    return int(connection.execute(COUNT).fetchone()[0])
+
+
+def count_distinct_ids(connection: Connection) -> int:
+    """Count distinct doc_ids; where there is one model and collection, all are."""
+    if len(scopes(connection)) <= 1:
+        return count(connection)
+    return int(connection.execute(COUNT_DISTINCT).fetchone()[0])

@@ -1,0 +1,101 @@
+"""The table models."""
+
+from __future__ import annotations
+
+import datetime
+from sqlite3 import Connection
+from typing import Any
+
+from embstore.codec import DTYPE_NAME, Vectors, as_vectors, blob_to_vector, model_checksum
+from embstore.errors import DamagedStoreError
+from embstore.identity import ModelIdentity
+from embstore.stores.base import StoredModel
+
+COLUMNS = "model_id, model_name, settings, dim, dtype, canary, created_at, checksum"
+
+FIND = f"""
+SELECT {COLUMNS}
+FROM models
+WHERE model_name = ? AND settings = ?
+"""
+
+FIND_BY_NAME = f"""
+SELECT {COLUMNS}
+FROM models
+WHERE model_name = ?1 OR ?1 IS NULL
+ORDER BY model_id
+"""
+
+INSERT = """
+INSERT INTO models (model_name, settings, dim, dtype, canary, created_at, checksum)
+VALUES (?, ?, ?, ?, ?, ?, 0)
+"""
+
+UPDATE = """
+UPDATE models
+SET model_name = ?, canary = ?, checksum = ?
+WHERE model_id = ?
+"""
+
+DELETE = """
+DELETE FROM models
+WHERE model_id = ?
+"""
+
+
+def find(connection: Connection, identity: ModelIdentity) -> StoredModel | None:
+    """Read one model; DamagedStoreError where its row is not what was written."""
+    row = connection.execute(FIND, (identity.model_name, identity.settings_json)).fetchone()
+    return None if row is None else checked(row)
+
+
+def find_by_name(connection: Connection, model_name: str | None) -> list[StoredModel]:
+    """Read the models of a name (None: all), oldest first."""
+    return [checked(row) for row in connection.execute(FIND_BY_NAME, (model_name,)).fetchall()]
+
+
+def insert(connection: Connection, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
+    """Store a new model."""
+    created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    blob = None if canary is None else as_vectors(canary).tobytes()
+    cursor = connection.execute(
+        INSERT, (identity.model_name, identity.settings_json, dim, DTYPE_NAME, blob, created_at)
+    )
+    model = StoredModel(int(cursor.lastrowid or 0), identity, dim, canary, created_at)
+    update(connection, model)
+    return model
+
+
+def update(connection: Connection, model: StoredModel) -> None:
+    """Write a model's name and canary, and the checksum of its row."""
+    blob = None if model.canary is None else as_vectors(model.canary).tobytes()
+    connection.execute(UPDATE, (model.identity.model_name, blob, _checksum(model, blob), model.model_id))
+
+
+def delete(connection: Connection, model_id: int) -> None:
+    """Remove a model of which nothing is stored any more."""
+    connection.execute(DELETE, (model_id,))
+
+
+def checked(row: tuple[Any, ...]) -> StoredModel:
+    """Make a model of a row, once its checksum and types are right."""
+    model_id, model_name, settings, dim, dtype, canary, created_at, checksum = row
+    try:
+        vector = None if canary is None else blob_to_vector(canary)
+        model = StoredModel(model_id, ModelIdentity(model_name, settings), dim, vector, created_at)
+        sound = dtype == DTYPE_NAME and _checksum(model, canary) == checksum
+    except (TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise DamagedStoreError(
+            f"the row of model {model_name!r:.80} (model_id {model_id!r:.20}) is damaged: "
+            f"its checksum does not fit; verify() lists what is lost",
+            model_name=model_name,
+        )
+    return model
+
+
+def _checksum(model: StoredModel, canary: bytes | None) -> int:
+    identity = model.identity
+    fields = (identity.model_name, identity.settings_json, model.dim, DTYPE_NAME, model.created_at)
+    return model_checksum(model.model_id, fields, canary)

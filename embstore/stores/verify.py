@@ -1,0 +1,136 @@
+"""Every check of a file: SQLite's own, and the checksums of every row of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from sqlite3 import Connection, DatabaseError
+from typing import Any
+
+import numpy as np
+
+from embstore.codec import HASH_BYTES, document_checksums
+from embstore.errors import EmbstoreError
+from embstore.stores import schema
+from embstore.stores.base import Problem, StoredModel
+from embstore.stores.tables import models, vectors
+
+ROWS_AT_ONCE = 5000
+
+# Beyond this many of SQLite's own complaints, more of them say nothing new.
+INTEGRITY_CHECK = "PRAGMA integrity_check(100)"
+
+FOREIGN_KEY_CHECK = "PRAGMA foreign_key_check"
+
+ALL_MODELS = f"""
+SELECT {models.COLUMNS}
+FROM models
+"""
+
+VECTOR_IDS = """
+SELECT vector_id, model_id, dim
+FROM vectors
+WHERE vector_id > ?
+ORDER BY vector_id
+LIMIT ?
+"""
+
+DOCUMENTS = """
+SELECT documents.model_id, documents.collection, documents.doc_id, documents.checksum,
+    vectors.content_hash, vectors.model_id
+FROM documents
+LEFT JOIN vectors ON vectors.vector_id = documents.vector_id
+"""
+
+
+def problems(connection: Connection) -> list[Problem]:
+    """List everything that is not as it was written, [] where the file is sound."""
+    found: list[Problem] = []
+    for check in (_schema, _structure, _references, _models, _vectors, _documents):
+        try:
+            found += check(connection)
+        except (DatabaseError, EmbstoreError, TypeError, ValueError, OverflowError) as error:
+            found.append(Problem(check.__name__.lstrip("_"), "", f"cannot be read: {error}"))
+    return found
+
+
+def _schema(connection: Connection) -> Iterator[Problem]:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
+        yield Problem("schema", "", f"application_id {application_id}, version {version} are not ours")
+    elif schema.fingerprint(connection.execute(schema.OBJECTS).fetchall()) != schema.FINGERPRINTS[version]:
+        yield Problem("schema", "", "the tables or views were changed")
+
+
+def _structure(connection: Connection) -> Iterator[Problem]:
+    for (message,) in connection.execute(INTEGRITY_CHECK):
+        if message != "ok":
+            yield Problem("file", "", message)
+
+
+def _references(connection: Connection) -> Iterator[Problem]:
+    for table, rowid, parent, _ in connection.execute(FOREIGN_KEY_CHECK):
+        yield Problem(table, "" if rowid is None else str(rowid), f"points at a row of {parent} that is not there")
+
+
+def _models(connection: Connection) -> Iterator[Problem]:
+    for row in connection.execute(ALL_MODELS).fetchall():
+        try:
+            models.checked(row)
+        except EmbstoreError as error:
+            yield Problem("models", f"model_id {row[0]!r:.40}", error.message)
+
+
+def _sound_models(connection: Connection) -> dict[int, StoredModel]:
+    sound = {}
+    for row in connection.execute(ALL_MODELS).fetchall():
+        try:
+            sound[row[0]] = models.checked(row)
+        except EmbstoreError:
+            continue  # _models reports it
+    return sound
+
+
+def _vectors(connection: Connection) -> Iterator[Problem]:
+    model_of = _sound_models(connection)
+    after = -(2**63)
+    while rows := connection.execute(VECTOR_IDS, (after, ROWS_AT_ONCE)).fetchall():
+        after = rows[-1][0]
+        for vector_id, model_id, dim in rows:
+            model = model_of.get(model_id)
+            if model is None or model.dim != dim:
+                what = f"model_id {model_id!r:.40} or dim {dim!r:.40} is damaged"
+                yield Problem("vectors", f"vector_id {vector_id}", what)
+        for model in model_of.values():
+            ids = np.array([row[0] for row in rows if row[1:] == (model.model_id, model.dim)], dtype=np.int64)
+            stored = vectors.read(connection, ids, model.dim)
+            for vector_id in ids[~stored.sound(model.model_id, stored.content_hashes)].tolist():
+                yield Problem("vectors", f"vector_id {vector_id}", "the row is not what was written (checksum)")
+
+
+def _documents(connection: Connection) -> Iterator[Problem]:
+    model_of = _sound_models(connection)
+    cursor = connection.execute(DOCUMENTS)
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        for (model_id, collection), group in groupby(rows, key=lambda row: row[:2]):
+            for doc_id, what in _documents_of(model_id, collection, [row[2:] for row in group], model_of):
+                yield Problem("documents", f"doc_id {doc_id!r:.80}", f"in collection {collection!r:.80}: {what}")
+
+
+def _documents_of(
+    model_id: int, collection: str, rows: list[tuple[Any, ...]], model_of: dict[int, StoredModel]
+) -> Iterator[tuple[str, str]]:
+    """Check rows (doc_id, checksum, content_hash, model_id of the vector) of one model and collection."""
+    for doc_id, _, content_hash, owner in rows:
+        if model_id not in model_of or owner != model_id or not _is_hash(content_hash):
+            yield doc_id, f"model_id {model_id!r:.40} or the vector that it points at is damaged"
+    whole = [row for row in rows if _is_hash(row[2])]
+    doc_ids, hashes = [row[0] for row in whole], [row[2] for row in whole]
+    for row, expected in zip(whole, document_checksums(model_id, collection, doc_ids, hashes), strict=True):
+        if row[1] != expected:
+            yield row[0], "the row is not what was written (checksum)"
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == HASH_BYTES

@@ -1,0 +1,1 @@
+"""The schema of a cache file, as sqlite-utils migrations."""
