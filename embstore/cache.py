@@ -1,0 +1,316 @@
+"""EmbeddingCache: look up, encode only what is missing, store, give back in the caller's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from embstore.canary import ModelGuard
+from embstore.codec import Vectors, as_vectors
+from embstore.encoders import NamedEncoder, as_encoder
+from embstore.errors import InvalidInputError, InvalidTypeError
+from embstore.filling import Filling, FillReport
+from embstore.identity import ModelIdentity, Role, Setting, check_role
+from embstore.inputs import (
+    check_collection,
+    check_count,
+    check_doc_ids,
+    check_same_length,
+    check_texts,
+    check_vectors,
+    content_of_each,
+    first_rows,
+    hash_texts,
+)
+from embstore.stored import StoredEmbeddings
+
+
+class EmbeddingCache(StoredEmbeddings):
+    """A cache of text embeddings in one SQLite file.
+
+    A vector is stored under the identity of its model and the SHA-256 of its text, and comes back bit for bit.
+    A text is encoded once, whatever the documents, calls, processes and crashes between. Instances may be used
+    from any thread and after a fork.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, created with its folder where it does not exist.
+    timeout_s : float
+        How long to wait for another process's lock.
+    check_canary : bool
+        Encode one fixed text once per model object, to tell whether the model behind a name has changed.
+    allow_network_filesystem : bool
+        Use a file on NFS, SMB and the like, whose locks cannot be trusted: two machines that write at once can
+        damage it.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be used; its bytes are as they were. The subclass and the message say why.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = "embeddings.db",
+        *,
+        timeout_s: float = 30.0,
+        check_canary: bool = True,
+        allow_network_filesystem: bool = False,
+    ) -> None:
+        super().__init__(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
+        self._guard = ModelGuard(enabled=check_canary)
+
+    def get(
+        self,
+        doc_id: str,
+        text: str,
+        model: Any = None,
+        *,
+        model_name: str | None = None,
+        role: Role = "document",
+        collection: str = "",
+        embedding_model: Any = None,
+    ) -> Vectors:
+        """Give the vector of a document's text, encoded and stored where it is new.
+
+        Parameters
+        ----------
+        doc_id : str
+            Any non-empty string. Where it stood for another text, it stands for this one from now on.
+        text : str
+        model : str, SentenceTransformer or Encoder
+            What encodes the text where its vector is not stored.
+        model_name : str, optional
+            The name to store it under, where it is not the model's own.
+        role : "document" or "query"
+        collection : str
+            Keeps the ids of several collections apart.
+        embedding_model
+            Another word for `model`.
+
+        Returns
+        -------
+        ndarray of shape (dim,), float32
+
+        Raises
+        ------
+        EmbstoreError
+            As `get_many`. The document is stored whole or not at all.
+        """
+        if (model is None) == (embedding_model is None):
+            raise InvalidTypeError("give the model that encodes the text, once: get(doc_id, text, model)")
+        (vector,) = self.fill(
+            [doc_id],
+            [text],
+            embedding_model if model is None else model,
+            model_name=model_name,
+            role=role,
+            collection=collection,
+            progress=False,
+        ).vectors
+        return as_vectors(vector)
+
+    def get_many(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str],
+        model: Any,
+        *,
+        model_name: str | None = None,
+        role: Role = "document",
+        collection: str = "",
+        batch_size: int = 32,
+        progress: bool | None = None,
+    ) -> Vectors:
+        """Give the vectors of documents' texts; distinct texts that are new are encoded once each, in batches.
+
+        What is encoded is stored in groups of about a second of model work or 1,000 rows, each group with its
+        documents in one transaction. A call that finds everything as it was writes nothing.
+
+        Parameters
+        ----------
+        doc_ids : iterable of n str
+            Non-empty. The same id may stand twice with the same text.
+        texts : iterable of n str
+        model : str, SentenceTransformer or Encoder
+        model_name : str, optional
+            The name to store vectors under, where it is not the model's own.
+        role : "document" or "query"
+        collection : str
+            Keeps the ids of several collections apart.
+        batch_size : int
+            The most texts that the model is given at once.
+        progress : bool, optional
+            Show a progress bar; by default where stderr is a terminal.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            Row i is the vector of the i-th text.
+
+        Raises
+        ------
+        InvalidInputError, InvalidTypeError
+            Bad ids or texts; nothing was written.
+        EncoderError, ModelChangedError, DimensionError
+            Of the model. Nothing of the batch that failed is stored; batches before it are.
+        StoreError
+            Of the file. Groups that were stored before stay.
+        """
+        return self.fill(
+            doc_ids,
+            texts,
+            model,
+            model_name=model_name,
+            role=role,
+            collection=collection,
+            batch_size=batch_size,
+            progress=progress,
+        ).vectors
+
+    def fill(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str],
+        model: Any,
+        *,
+        model_name: str | None = None,
+        role: Role = "document",
+        collection: str = "",
+        batch_size: int = 32,
+        progress: bool | None = None,
+    ) -> FillReport:
+        """Do what `get_many` does, and tell what it cost.
+
+        Returns
+        -------
+        FillReport
+            `vectors` of shape (n, dim), `n_encoded` and `n_hits` in distinct texts, `encode_s` in seconds.
+        """
+        doc_ids, texts = check_doc_ids(doc_ids), check_texts(texts)
+        check_same_length(doc_ids, texts)
+        content_hashes = hash_texts(texts)
+        filling = Filling(
+            self._store,
+            self._guard,
+            as_encoder(model, model_name),
+            role=check_role(role),
+            collection=check_collection(collection),
+            content_of=content_of_each(doc_ids, content_hashes),
+        )
+        return filling.fill(texts, content_hashes, batch_size=check_count(batch_size, "batch_size"), progress=progress)
+
+    def embed(
+        self,
+        texts: Iterable[str],
+        model: Any,
+        *,
+        model_name: str | None = None,
+        role: Role = "document",
+        batch_size: int = 32,
+        progress: bool | None = None,
+    ) -> Vectors:
+        """Give the vectors of texts that have no id; as `get_many` otherwise.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+        """
+        texts = check_texts(texts)
+        filling = Filling(self._store, self._guard, as_encoder(model, model_name), role=check_role(role))
+        report = filling.fill(
+            texts, hash_texts(texts), batch_size=check_count(batch_size, "batch_size"), progress=progress
+        )
+        return report.vectors
+
+    def embed_query(self, text_or_texts: str | Iterable[str], model: Any, *, model_name: str | None = None) -> Vectors:
+        """Give the vector of a query, or of several; as `embed` with ``role="query"``.
+
+        Returns
+        -------
+        ndarray of shape (dim,) for a str, (n, dim) otherwise, float32
+        """
+        if isinstance(text_or_texts, str):
+            (vector,) = self.embed([text_or_texts], model, model_name=model_name, role="query", progress=False)
+            return as_vectors(vector)
+        return self.embed(text_or_texts, model, model_name=model_name, role="query", progress=False)
+
+    def put_many(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str],
+        vectors: npt.ArrayLike,
+        *,
+        model: Any = None,
+        model_name: str | None = None,
+        settings: Mapping[str, Setting] | None = None,
+        role: Role = "document",
+        collection: str = "",
+    ) -> int:
+        """Store vectors that were computed elsewhere, in place of any there; all in one transaction.
+
+        Parameters
+        ----------
+        doc_ids : iterable of n str
+        texts : iterable of n str
+        vectors : array-like of shape (n, dim), float
+            Row i is the vector of the i-th text; stored as float32.
+        model : Encoder or ModelIdentity, optional
+            Whose vectors they are. An encoder is checked against the stored canary.
+        model_name : str, optional
+            The same by name: alone it means the one stored model of that name, or a new one without settings.
+        settings : mapping, optional
+            With `model_name`: what else changes the model's vectors.
+        role : "document" or "query"
+        collection : str
+
+        Returns
+        -------
+        int
+            How many vectors are new: contents that had none.
+
+        Raises
+        ------
+        InvalidInputError, InvalidTypeError, DimensionError, ModelChangedError, AmbiguousModelError, StoreError
+            Nothing was written.
+        """
+        doc_ids, texts = check_doc_ids(doc_ids), check_texts(texts)
+        check_same_length(doc_ids, texts)
+        matrix = check_vectors(vectors, len(texts))
+        content_hashes = hash_texts(texts)
+        content_of = content_of_each(doc_ids, content_hashes)
+        row_of = first_rows(content_hashes, matrix)
+        check_collection(collection)
+        identity, encoder = self._owner(model, model_name, settings, check_role(role))
+        if not texts:
+            return 0
+        canary = None
+        if encoder is not None:
+            canary = self._guard.check(encoder, role, identity, self._store.find_model(identity), None)
+        keys = list(row_of)
+        with self._store.writing():
+            stored = self._store.ensure_model(identity, matrix.shape[1], canary)
+            if encoder is not None:
+                self._guard.confirm(encoder, stored, canary)
+            n_new = self._store.replace_vectors(stored, keys, matrix[list(row_of.values())], standalone=False)
+            self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))
+        return n_new
+
+    def _owner(
+        self, model: Any, model_name: str | None, settings: Mapping[str, Setting] | None, role: Role
+    ) -> tuple[ModelIdentity, NamedEncoder | None]:
+        """Tell whose vectors are put, and the live encoder where one was given."""
+        if model is None:
+            if model_name is None:
+                raise InvalidInputError("whose vectors are these? pass model= (an encoder) or model_name=")
+            return self._identity_to_put(model_name, settings, role), None
+        if settings is not None:
+            raise InvalidInputError("settings= goes with model_name= alone; a model says its own")
+        if isinstance(model, ModelIdentity):
+            return (model if model_name is None else model.renamed(model_name)), None
+        encoder = as_encoder(model, model_name)
+        return encoder.identity(role), encoder

@@ -1,0 +1,151 @@
+"""The canary: one text, encoded again, tells whether a model is still the model that filled the cache."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from embstore.codec import Vectors, as_vectors
+from embstore.encoders import NamedEncoder
+from embstore.errors import EncoderError, ModelChangedError
+from embstore.identity import ModelIdentity, Role
+from embstore.stores.base import StoredModel
+
+CANARY_TEXT = "The quick brown fox jumps over 13 lazy dogs; größer, 犬は怠け者です."
+
+# The same model on other hardware or in other batches differs by about 1e-7; another model by about 1.
+TOLERANCE = 0.02
+
+
+def encode_canary(encoder: NamedEncoder, role: Role) -> Vectors:
+    """Encode the canary text alone: ndarray of shape (dim,), float32.
+
+    Raises
+    ------
+    EncoderError
+        The encoder cannot take the text.
+    """
+    try:
+        (canary,) = encoder.encode([CANARY_TEXT], role=role, batch_size=1)
+    except EncoderError as error:
+        raise type(error)(
+            f"{error.message} -- this was the canary, a text that is encoded once to tell whether a model has "
+            f"changed; EmbeddingCache(..., check_canary=False) does without it",
+            model_name=encoder.model_name,
+        ) from error
+    return as_vectors(canary)
+
+
+def check_same_model(identity: ModelIdentity, stored: Vectors, encoded: Vectors) -> None:
+    """Compare a stored vector with what the live encoder gives for the same text.
+
+    By distance, not by cosine, which would not see that a normalisation was lost:
+    ``|a - b| <= 0.02 * max(|a|, |b|)``.
+
+    Parameters
+    ----------
+    stored, encoded : ndarray of shape (dim,), float32
+
+    Raises
+    ------
+    ModelChangedError
+        They differ in dimension or by more than the tolerance.
+    """
+    if stored.shape == encoded.shape:
+        a, b = stored.astype(np.float64), encoded.astype(np.float64)
+        if np.linalg.norm(a - b) <= TOLERANCE * max(np.linalg.norm(a), np.linalg.norm(b)):
+            return
+        difference = f"its vectors differ from the stored ones (distance {np.linalg.norm(a - b):.3g})"
+    else:
+        difference = f"it gives {encoded.size} values a text, stored are {stored.size}"
+    raise ModelChangedError(
+        f"model {str(identity)!r} is not the model that filled this cache: {difference}. Store the new model under "
+        f"another model_name=, or forget the old vectors with clear(model_name={identity.model_name!r})",
+        model_name=identity.model_name,
+        identity=identity,
+    )
+
+
+class ModelGuard:
+    """Checks once per encoder object and stored model that the one is what filled the other.
+
+    Objects are held by weak reference and recognised by identity: an `id()` alone is given to another
+    object once the first is gone.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self._seen: dict[int, tuple[Callable[[], Any], set[tuple[ModelIdentity, int]]]] = {}
+
+    def check(
+        self,
+        encoder: NamedEncoder,
+        role: Role,
+        identity: ModelIdentity,
+        model: StoredModel | None,
+        hit: tuple[str, Vectors] | None,
+    ) -> Vectors | None:
+        """Compare a live encoder with what is stored.
+
+        Parameters
+        ----------
+        model : StoredModel or None
+            What the store has of the identity.
+        hit : (text, vector), optional
+            A text with its stored vector, to check a model by that came without a canary.
+
+        Returns
+        -------
+        ndarray of shape (dim,) or None
+            A canary that is still to be stored.
+
+        Raises
+        ------
+        ModelChangedError
+            The encoder gives other vectors.
+        EncoderError
+            The encoder cannot take the canary.
+        """
+        if not self.enabled or (model is not None and self.has_seen(encoder, model)):
+            return None
+        if model is None:
+            return encode_canary(encoder, role)
+        if model.canary is not None:
+            check_same_model(identity, model.canary, encode_canary(encoder, role))
+            self.remember(encoder, model)
+            return None
+        if hit is None:
+            return None
+        text, stored = hit
+        check_same_model(identity, stored, encoder.encode([text], role=role, batch_size=1)[0])
+        return encode_canary(encoder, role)
+
+    def confirm(self, encoder: NamedEncoder, model: StoredModel, canary: Vectors | None) -> None:
+        """Note that a canary was stored; where another process stored its own first, compare with that."""
+        if canary is not None and model.canary is not None:
+            check_same_model(model.identity, model.canary, canary)
+            self.remember(encoder, model)
+
+    def has_seen(self, encoder: NamedEncoder, model: StoredModel) -> bool:
+        """Tell whether this encoder object was compared with this stored model before."""
+        reference, seen = self._seen.get(id(encoder.model), (None, set()))
+        return reference is not None and reference() is encoder.model and (model.identity, model.model_id) in seen
+
+    def remember(self, encoder: NamedEncoder, model: StoredModel) -> None:
+        """Note that this encoder object is what filled this stored model."""
+        key = id(encoder.model)
+        reference, seen = self._seen.get(key, (None, set()))
+        if reference is None or reference() is not encoder.model:
+            reference, seen = self._reference(encoder.model), set()
+        seen.add((model.identity, model.model_id))
+        self._seen[key] = (reference, seen)
+
+    def _reference(self, model: Any) -> Callable[[], Any]:
+        key = id(model)
+        try:
+            return weakref.ref(model, lambda _: self._seen.pop(key, None))
+        except TypeError:  # objects with __slots__ and C types: kept alive, so that their id stays theirs
+            return lambda: model

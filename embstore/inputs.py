@@ -1,0 +1,172 @@
+"""Checking what callers give, before anything is read, encoded or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from embstore.canary import TOLERANCE
+from embstore.codec import Vectors, as_vectors
+from embstore.errors import DimensionError, InvalidInputError, InvalidTypeError
+from embstore.identity import check_storable
+
+
+def check_texts(texts: Iterable[str]) -> list[str]:
+    """Give texts as a list of str.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is one str and not several, or holds something else.
+    """
+    return _list_of_str(texts, "texts", "text")
+
+
+def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
+    """Give doc_ids as a list of non-empty str.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is one str and not several, or holds something else.
+    InvalidInputError
+        An id is empty or holds a lone surrogate.
+    """
+    checked = _list_of_str(doc_ids, "doc_ids", "doc_id")
+    if not all(checked):
+        raise InvalidInputError(f"the doc_id at position {checked.index('')} is empty; give each document an id")
+    try:
+        "".join(checked).encode("utf-8")
+    except UnicodeEncodeError:
+        for doc_id in checked:
+            check_storable(doc_id, "doc_id")
+    return checked
+
+
+def check_same_length(doc_ids: Sequence[str], texts: Sequence[str]) -> None:
+    """Raise InvalidInputError where there is not one text a doc_id."""
+    if len(doc_ids) != len(texts):
+        raise InvalidInputError(
+            f"{len(doc_ids)} doc_ids and {len(texts)} texts; give one text for each id",
+            n_doc_ids=len(doc_ids),
+            n_texts=len(texts),
+        )
+
+
+def check_collection(collection: str) -> str:
+    """Give the name of a collection; any str that can be stored, "" too."""
+    if not isinstance(collection, str):
+        raise InvalidTypeError(f"collection is {type(collection).__name__}, not str: {collection!r:.80}")
+    check_storable(collection, "collection")
+    return collection
+
+
+def check_count(value: int, name: str) -> int:
+    """Give a number of things, at least one."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidTypeError(f"{name} is {type(value).__name__}, not int: {value!r:.80}")
+    if value < 1:
+        raise InvalidInputError(f"{name} is {value}; it must be at least 1")
+    return value
+
+
+def check_vectors(vectors: Any, n: int) -> Vectors:
+    """Give vectors that a caller computed as float32 of shape (n, dim).
+
+    Raises
+    ------
+    InvalidInputError
+        Another shape, or NaN or infinite values; quantised (integer) vectors.
+    """
+    try:
+        values = np.asarray(vectors)
+    except ValueError as error:
+        raise InvalidInputError(f"vectors are no matrix: {error}") from None
+    if n == 0 and values.size == 0:
+        return np.empty((0, 0), dtype=np.float32)
+    if values.dtype.kind != "f":
+        raise InvalidInputError(f"vectors have dtype {values.dtype.name}; give float vectors, not quantised ones")
+    if values.ndim != 2 or len(values) != n or not values.shape[1]:
+        raise InvalidInputError(f"vectors have shape {values.shape}; needed is one row a text: ({n}, dim)")
+    with np.errstate(over="ignore"):
+        checked = as_vectors(values)
+    finite = np.isfinite(checked).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise InvalidInputError(f"the vector in row {row} has NaN or infinite values as float32", row=row)
+    return checked
+
+
+def check_dim(vectors: Vectors, dim: int, name: str) -> None:
+    """Raise DimensionError where vectors have another dimension than the model's."""
+    if vectors.shape[1] != dim:
+        raise DimensionError(
+            f"vector has {vectors.shape[1]} values, model {name!r} has {dim}; "
+            f"store it under another model_name=, or encode with the same model",
+            dim=vectors.shape[1],
+            expected_dim=dim,
+        )
+
+
+def hash_texts(texts: Sequence[str]) -> list[bytes]:
+    """Give the content hash of each text; see `embstore.identity.content_hash`."""
+    return [sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+
+
+def content_of_each(doc_ids: Sequence[str], content_hashes: Sequence[bytes]) -> dict[str, bytes]:
+    """Map distinct doc_ids to their content.
+
+    Raises
+    ------
+    InvalidInputError
+        A doc_id stands with two texts.
+    """
+    content_of = dict(zip(doc_ids, content_hashes, strict=True))
+    if len(content_of) < len(doc_ids):
+        for doc_id, content_hash in zip(doc_ids, content_hashes, strict=True):
+            if content_of[doc_id] != content_hash:
+                raise InvalidInputError(
+                    f"doc_id {doc_id!r:.80} is given twice with different texts; give each document an id of its own",
+                    doc_id=doc_id,
+                )
+    return content_of
+
+
+def first_rows(content_hashes: Sequence[bytes], vectors: Vectors) -> dict[bytes, int]:
+    """Map each content to the row of its first vector.
+
+    Raises
+    ------
+    InvalidInputError
+        One text has two vectors that no batching explains.
+    """
+    row_of: dict[bytes, int] = {}
+    for row, content_hash in enumerate(content_hashes):
+        first = row_of.setdefault(content_hash, row)
+        if first != row and not np.allclose(vectors[first], vectors[row], rtol=TOLERANCE, atol=TOLERANCE):
+            raise InvalidInputError(
+                f"rows {first} and {row} hold the same text with different vectors; give each text one vector",
+                rows=(first, row),
+            )
+    return row_of
+
+
+def _list_of_str(values: Iterable[str], plural: str, singular: str) -> list[str]:
+    if isinstance(values, (str, bytes)):
+        raise InvalidTypeError(f"{plural} is one {type(values).__name__}; give a list: [{values!r:.60}]")
+    try:
+        listed = list(values)
+    except TypeError:
+        raise InvalidTypeError(f"{plural} is {type(values).__name__}, not a list of str") from None
+    if set(map(type, listed)) - {str}:
+        for position, value in enumerate(listed):
+            if not isinstance(value, str):
+                raise InvalidTypeError(
+                    f"the {singular} at position {position} is {type(value).__name__}, not str: {value!r:.80}",
+                    position=position,
+                )
+        listed = [str(value) for value in listed]  # subclasses, such as numpy.str_
+    return listed

@@ -1,0 +1,299 @@
+"""StoredEmbeddings: all that can be asked of a cache file without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from embstore.codec import Vectors
+from embstore.errors import AmbiguousModelError, UnknownModelError
+from embstore.identity import ModelIdentity, Role, Setting, check_model_name, check_role
+from embstore.inputs import check_collection, check_count, check_doc_ids
+from embstore.stores import open_store
+from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, StoredModel
+
+
+class StoredEmbeddings:
+    """The embeddings in a file: to read in bulk, to list, to forget, to check. `EmbeddingCache` adds the encoding.
+
+    Parameters
+    ----------
+    path, timeout_s, allow_network_filesystem
+        As of `EmbeddingCache`.
+    """
+
+    def __init__(
+        self, path: str | Path = "embeddings.db", *, timeout_s: float = 30.0, allow_network_filesystem: bool = False
+    ) -> None:
+        self._store = open_store(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
+        self.path = Path(self._store.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def __len__(self) -> int:
+        """Count the rows of the view: documents, of all models and collections."""
+        return self._store.count_documents()
+
+    def __bool__(self) -> bool:
+        return True  # an empty cache is a cache: `cache or EmbeddingCache()` must not open another
+
+    def __contains__(self, doc_id: object) -> bool:
+        """Tell whether a document is stored, of any model in any collection."""
+        return isinstance(doc_id, str) and self._store.has_document(doc_id)
+
+    def matrix(
+        self,
+        model_name: str,
+        *,
+        doc_ids: Iterable[str] | None = None,
+        role: Role = "document",
+        settings: Mapping[str, Setting] | None = None,
+        collection: str | None = None,
+    ) -> tuple[list[str], Vectors]:
+        """Read the vectors of documents in bulk: one state of the file, every checksum verified.
+
+        Parameters
+        ----------
+        model_name : str
+        doc_ids : iterable of str, optional
+            Which documents, in the order of the result; by default all, in the order in which they are stored.
+        role : "document" or "query"
+            "query" means the vectors of a model whose queries differ from its documents.
+        settings : mapping, optional
+            Which of several models of the name; as `models` shows them.
+        collection : str, optional
+            By default all.
+
+        Returns
+        -------
+        doc_ids : list of n str
+        vectors : ndarray of shape (n, dim), float32
+            Row i is the vector of doc_ids[i].
+
+        Raises
+        ------
+        UnknownModelError, AmbiguousModelError
+            Of the name.
+        UnknownDocumentError
+            A doc_id is not stored for the model.
+        InvalidInputError
+            A doc_id stands for different texts in several collections.
+        DamagedStoreError
+            A row is not what was written.
+        """
+        model = self._find_model(model_name, settings, check_role(role))
+        _check_collection(collection)
+        wanted = None if doc_ids is None else check_doc_ids(doc_ids)
+        return self._store.matrix(model, collection=collection, doc_ids=wanted)
+
+    def iter_matrix(
+        self,
+        model_name: str,
+        *,
+        batch_rows: int = 8192,
+        role: Role = "document",
+        settings: Mapping[str, Setting] | None = None,
+        collection: str | None = None,
+    ) -> Iterator[tuple[list[str], Vectors]]:
+        """Read what `matrix` reads in pages, in bounded memory.
+
+        Each page is one state of the file, so that a long reading holds up no writer: a document that is written
+        meanwhile can come with its old vector or its new one, or, moved to a content stored before, not at all.
+
+        Parameters
+        ----------
+        batch_rows : int
+            The most rows of a page.
+        model_name, role, settings, collection
+            As of `matrix`.
+
+        Yields
+        ------
+        doc_ids : list of n str
+        vectors : ndarray of shape (n, dim), float32
+
+        Raises
+        ------
+        UnknownModelError, AmbiguousModelError, DamagedStoreError
+            As of `matrix`; of the model at the call, before the first page is asked for.
+        """
+        model = self._find_model(model_name, settings, check_role(role))
+        _check_collection(collection)
+        return self._store.pages(model, collection=collection, batch_rows=check_count(batch_rows, "batch_rows"))
+
+    def documents(self, *, model_name: str | None = None, collection: str | None = None) -> Iterator[DocumentInfo]:
+        """List documents by model, collection and id, without their vectors."""
+        _check_collection(collection)
+        return self._store.list_documents(model_name, collection)
+
+    def models(self) -> list[ModelInfo]:
+        """List the stored models, oldest first, with what is stored of each."""
+        return list(self.stats().models)
+
+    def stats(self) -> Stats:
+        """Count what is stored, without reading a vector."""
+        return self._store.stats()
+
+    def invalidate(
+        self, doc_ids: str | Iterable[str], *, model_name: str | None = None, collection: str | None = None
+    ) -> int:
+        """Forget documents, so that their next `get` encodes them anew; all in one transaction.
+
+        A document's present vector is removed where no other document uses it.
+
+        Parameters
+        ----------
+        doc_ids : str or iterable of str
+            Ids that are not stored are passed over.
+        model_name, collection : str, optional
+            Only there; by default everywhere.
+
+        Returns
+        -------
+        int
+            Rows of the view forgotten.
+
+        Raises
+        ------
+        InvalidInputError, InvalidTypeError, ReadOnlyError, StoreError
+            Nothing was forgotten.
+        """
+        listed = check_doc_ids([doc_ids] if isinstance(doc_ids, str) else doc_ids)
+        _check_collection(collection)
+        return self._store.forget_documents(list(dict.fromkeys(listed)), model_name=model_name, collection=collection)
+
+    def clear(self, *, model_name: str | None = None, collection: str | None = None) -> int:
+        """Forget everything, or a model, or a collection; all in one transaction.
+
+        A model goes with its vectors, its canary and its name. A collection goes as by `invalidate` of each of its
+        documents.
+
+        Returns
+        -------
+        int
+            Rows of the view forgotten.
+
+        Raises
+        ------
+        ReadOnlyError, StoreError
+            Nothing was forgotten.
+        """
+        if collection is None:
+            return self._store.forget_models(model_name)
+        check_collection(collection)
+        return self._store.forget_documents(None, model_name=model_name, collection=collection)
+
+    def prune(self, *, standalone: bool = False, dry_run: bool = False) -> PruneReport:
+        """Remove the vectors that no document uses: former texts of documents that were edited.
+
+        Parameters
+        ----------
+        standalone : bool
+            Those of texts that were cached without an id (queries, `embed`) too.
+        dry_run : bool
+            Remove nothing, only report.
+
+        Returns
+        -------
+        PruneReport
+            `n_vectors`, `vector_bytes`, `removed`. `compact` gives the space back to the file system.
+        """
+        return self._store.prune(standalone=standalone, dry_run=dry_run)
+
+    def rename_model(self, old: str, new: str) -> None:
+        """Give a model, all identities of its name, another name; every vector stays.
+
+        Raises
+        ------
+        UnknownModelError
+            There is no `old`.
+        ModelExistsError
+            There is a `new` with the settings of one of `old`.
+        InvalidInputError
+            `new` is no usable name. In each case nothing was changed.
+        """
+        self._store.rename_model(check_model_name(old), check_model_name(new))
+
+    def verify(self) -> list[Problem]:
+        """Check everything: SQLite's structures, every checksum, every reference. [] where the file is sound."""
+        return self._store.verify()
+
+    def compact(self) -> int:
+        """Write the file anew without unused space, and tell how many bytes that gave back.
+
+        Raises
+        ------
+        StoreBusyError, StoreFullError, ReadOnlyError
+            The file is as it was. As much free space as the file has is needed meanwhile.
+        """
+        return self._store.compact()
+
+    def close(self) -> None:
+        """Let go of the file. What was returned before stays usable."""
+        self._store.close()
+
+    def _find_model(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> StoredModel:
+        """Find the one stored model that a name, with settings or without, stands for."""
+        found = self._candidates(model_name, settings, role)
+        if not found:
+            raise self._unknown(model_name, settings, role)
+        return found[0]
+
+    def _identity_to_put(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> ModelIdentity:
+        """Give the one stored identity of a name, or a new one."""
+        found = self._candidates(model_name, settings, role)
+        return found[0].identity if found else ModelIdentity.of(model_name, settings, role=role)
+
+    def _candidates(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> list[StoredModel]:
+        """Give none or one stored model; AmbiguousModelError where more match."""
+        named = self._store.find_models(check_model_name(model_name))
+        if settings is not None:
+            wanted = ModelIdentity.of(model_name, settings, role=role)
+            return [model for model in named if model.identity == wanted]
+        found = [model for model in named if (model.identity.settings.get("role") == "query") == (role == "query")]
+        if len(found) > 1:
+            raise AmbiguousModelError(model_name, [model.identity for model in found])
+        return found
+
+    def _unknown(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> UnknownModelError:
+        stored = "; ".join(str(model.identity) for model in self._store.find_models())
+        message = f"model {model_name!r}"
+        if settings is not None:
+            message += f" with settings {dict(settings)!r}"
+        if role == "query":
+            message += " in the role 'query' (where queries and documents share vectors, ask for role='document')"
+        message += f" is not stored in {self._store.path!r}; stored are: {stored or 'none'}"
+        return UnknownModelError(message, model_name=model_name)
+
+
+def cache_stats(cache: StoredEmbeddings) -> dict[str, int | float]:
+    """Give three figures of a cache.
+
+    Returns
+    -------
+    dict
+        "cached_documents": distinct ids; "total_size_mb": size of the file in units of 1024 * 1024 bytes;
+        "index_entries": rows of the view.
+    """
+    stats = cache.stats()
+    return {
+        "cached_documents": stats.n_doc_ids,
+        "total_size_mb": stats.size_bytes / (1024 * 1024),
+        "index_entries": stats.n_documents,
+    }
+
+
+def _check_collection(collection: str | None) -> None:
+    if collection is not None:
+        check_collection(collection)

@@ -1,0 +1,54 @@
+"""A deterministic encoder that counts what it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import numpy as np
+
+from embstore.canary import CANARY_TEXT
+
+
+class CountingEncoder:
+    """Gives each text a unit vector that its SHA-256 and the encoder's `seed` decide.
+
+    `calls` holds the texts of each call to `encode`, `n_texts` their number; canary encodes are in neither.
+    """
+
+    def __init__(self, dim: int = 8, model_name: str | None = "fake", seed: int = 0) -> None:
+        self.dim = dim
+        self.seed = seed
+        self.calls: list[list[str]] = []
+        self.n_canaries = 0
+        self._lock = threading.Lock()
+        if model_name is not None:
+            self.model_name = model_name
+
+    @property
+    def n_texts(self) -> int:
+        return sum(map(len, self.calls))
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for call in self.calls for text in call]
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        assert isinstance(texts, list)
+        assert all(isinstance(text, str) for text in texts)
+        with self._lock:
+            if texts == [CANARY_TEXT]:
+                self.n_canaries += 1
+            else:
+                self.calls.append(list(texts))
+        return np.stack([self.vector(text) for text in texts])
+
+    def vector(self, text: str) -> np.ndarray:
+        """What this encoder gives for a text, uncounted: float32 of shape (dim,)."""
+        digest = hashlib.sha256(f"{self.seed}:".encode() + text.encode("utf-8", "surrogatepass")).digest()
+        values = np.random.default_rng(list(digest)).standard_normal(self.dim)
+        return (values / np.linalg.norm(values)).astype(np.float32)
+
+    def vectors(self, texts: list[str]) -> np.ndarray:
+        """The same for several texts: float32 of shape (n, dim)."""
+        return np.stack([self.vector(text) for text in texts]) if texts else np.empty((0, self.dim), np.float32)
