@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from embstore.cache import EmbeddingCache
+from embstore.contents import FillReport
 from embstore.encoders import Encoder
 from embstore.errors import (
     AmbiguousModelError,
@@ -35,7 +36,6 @@ from embstore.errors import (
     UnknownModelError,
     UnsafeStoreError,
 )
-from embstore.filling import FillReport
 from embstore.identity import ModelIdentity, content_hash
 from embstore.stored import StoredEmbeddings, cache_stats
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats

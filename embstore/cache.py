@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from embstore.canary import ModelGuard
 from embstore.codec import Vectors, as_vectors
+from embstore.contents import FillReport
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import InvalidInputError, InvalidTypeError
-from embstore.filling import Filling, FillReport
+from embstore.filling import Filling
 from embstore.identity import ModelIdentity, Role, Setting, check_role
 from embstore.inputs import (
     check_collection,

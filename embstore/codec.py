@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,54 @@ def _sum_number(number: int, place: int) -> int:
 def as_vectors(values: npt.ArrayLike) -> Vectors:
     """Give values as a C-contiguous float32 array in the byte order of the file."""
     return np.ascontiguousarray(values, dtype=VECTOR_DTYPE)
+
+
+class QuantisedError(ValueError):
+    """Integers were given for vectors."""
+
+
+def finite_vectors(values: Any, n: int) -> Vectors:
+    """Give whatever holds n vectors as float32 of shape (n, dim).
+
+    Parameters
+    ----------
+    values : array-like, tensor, or list of tensors
+        float16, bfloat16, float32 or float64.
+    n : int
+
+    Raises
+    ------
+    QuantisedError
+        Integers.
+    ValueError
+        Anything else that is not n finite float vectors of one length; the message says what it is.
+    """
+    try:
+        matrix = np.asarray(_off_device(values))
+    except Exception as error:  # ragged lists, other libraries' objects
+        raise ValueError(f"something that is no matrix ({error})") from error
+    if matrix.dtype.kind in "iub" and matrix.ndim == 2:
+        raise QuantisedError(matrix.dtype.name)
+    if matrix.dtype.kind != "f":
+        raise ValueError(f"{type(values).__name__} of dtype {matrix.dtype.name}")
+    if matrix.ndim != 2 or len(matrix) != n or not matrix.shape[1]:
+        raise ValueError(f"an array of shape {matrix.shape}")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
+        vectors = as_vectors(matrix)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"NaN or infinite values in row {int(np.argmin(finite))}")
+    return vectors
+
+
+def _off_device(values: Any) -> Any:
+    """Bring a tensor, or a list of them, to the CPU as float32; leave anything else as it is."""
+    if isinstance(values, (list, tuple)) and values and hasattr(values[0], "detach"):
+        return np.stack([np.asarray(_off_device(row)) for row in values])
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return values
 
 
 def vectors_to_blobs(vectors: Vectors) -> list[bytes]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from embstore.codec import Vectors, as_vectors
-from embstore.errors import EncoderError, EncoderOutputError, InvalidTypeError, ModelNameError, PrecisionError
+from embstore.codec import QuantisedError, Vectors, finite_vectors
+from embstore.errors import (
+    EncoderError,
+    EncoderOutputError,
+    InvalidInputError,
+    InvalidTypeError,
+    ModelNameError,
+    PrecisionError,
+)
 from embstore.identity import ModelIdentity, Role, Setting
 
 REPLACEMENT = "\ufffd"
@@ -42,6 +48,9 @@ class NamedEncoder:
         Its name; read off the object where it is None.
     """
 
+    batches_itself = False
+    """Whether one call of the model may be given more texts than a batch."""
+
     def __init__(self, model: Any, model_name: str | None = None) -> None:
         self.model = model
         self._model_name = model_name
@@ -65,8 +74,8 @@ class NamedEncoder:
 
     def identity(self, role: Role) -> ModelIdentity:
         """Tell whose vectors `encode` gives for a role, read anew from the live object."""
-        distinct_role: Role = role if role == "query" and self._has_query_vectors() else "document"
-        return _identity(self.model_name, tuple(self._settings(role).items()), distinct_role)
+        role = self._distinct(role)
+        return ModelIdentity.of(self.model_name, self._settings(role), role=role)
 
     def encode(self, texts: Sequence[str], *, role: Role, batch_size: int) -> Vectors:
         """Encode texts in batches and check what comes back.
@@ -91,7 +100,14 @@ class NamedEncoder:
             It returned anything but one finite float vector a text.
         """
         batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
-        return np.concatenate([self._encode_checked(list(batch), role, batch_size) for batch in batches])
+        encoded = [self._encode_checked(list(batch), role, batch_size) for batch in batches]
+        dims = sorted({vectors.shape[1] for vectors in encoded})
+        if len(dims) > 1:
+            raise EncoderOutputError(
+                f"model {self.model_name!r} returned vectors of {dims[0]} and of {dims[1]} values in one call",
+                model_name=self.model_name,
+            )
+        return np.concatenate(encoded)
 
     def _encode_checked(self, texts: list[str], role: Role, batch_size: int) -> Vectors:
         try:
@@ -105,8 +121,12 @@ class NamedEncoder:
         return checked_output(output, n_texts=len(texts), model_name=self.model_name)
 
     def _call(self, texts: list[str], role: Role, batch_size: int) -> Any:
-        method = getattr(self.model, f"encode_{role}", None)
+        method = getattr(self.model, f"encode_{self._distinct(role)}", None)
         return (method if callable(method) else self.model.encode)(texts)
+
+    def _distinct(self, role: Role) -> Role:
+        """Give the role whose vectors those of `role` are: queries that are no different go the documents' way."""
+        return role if role == "query" and self._has_query_vectors() else "document"
 
     def _own_name(self) -> str | None:
         name = getattr(self.model, "model_name", None)
@@ -114,15 +134,17 @@ class NamedEncoder:
 
     def _settings(self, role: Role) -> Mapping[str, Setting]:
         settings = getattr(self.model, "model_settings", None)
-        return settings if isinstance(settings, Mapping) else {}
+        if not isinstance(settings, Mapping):
+            return {}
+        if "role" in settings:
+            raise InvalidInputError(
+                f"model_settings of {self.model_name!r} has the key 'role', which embstore sets itself; rename it",
+                model_name=self.model_name,
+            )
+        return settings
 
     def _has_query_vectors(self) -> bool:
         return callable(getattr(self.model, "encode_query", None))
-
-
-@lru_cache(maxsize=1024, typed=True)
-def _identity(model_name: str, settings: tuple[tuple[str, Setting], ...], role: Role) -> ModelIdentity:
-    return ModelIdentity.of(model_name, dict(settings), role=role)
 
 
 def checked_output(output: Any, *, n_texts: int, model_name: str) -> Vectors:
@@ -145,44 +167,20 @@ def checked_output(output: Any, *, n_texts: int, model_name: str) -> Vectors:
         Another number of rows, not two-dimensional, no columns, ragged, NaN or infinite.
     """
     try:
-        values = np.asarray(_off_device(output))
-    except Exception as error:  # ragged lists, None, strings, other libraries' objects
-        raise _bad_output(model_name, n_texts, f"something that is no matrix ({error})") from error
-    if values.dtype.kind in "iub" and values.ndim == 2:
+        return finite_vectors(output, n_texts)
+    except QuantisedError as error:
         raise PrecisionError(
-            f"model {model_name!r} returned {values.dtype.name}: quantised vectors depend on the rest of their "
-            f"batch and cannot be cached; encode with precision='float32'",
+            f"model {model_name!r} returned {error}: quantised vectors depend on the rest of their batch and cannot "
+            f"be cached; encode with precision='float32'",
             model_name=model_name,
-        )
-    if values.dtype.kind != "f":
-        raise _bad_output(model_name, n_texts, f"{type(output).__name__} of dtype {values.dtype.name}")
-    if values.ndim != 2 or len(values) != n_texts or not values.shape[1]:
-        raise _bad_output(model_name, n_texts, f"an array of shape {values.shape}")
-    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
-        vectors = as_vectors(values)
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise _bad_output(model_name, n_texts, f"NaN or infinite values in row {int(np.argmin(finite))}")
-    return vectors
-
-
-def _off_device(output: Any) -> Any:
-    """Bring a tensor, or a list of them, to the CPU as float32; leave anything else as it is."""
-    if isinstance(output, (list, tuple)) and output and hasattr(output[0], "detach"):
-        return np.stack([np.asarray(_off_device(row)) for row in output])
-    if hasattr(output, "detach"):
-        tensor = output.detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return output
-
-
-def _bad_output(model_name: str, n_texts: int, found: str) -> EncoderOutputError:
-    return EncoderOutputError(
-        f"model {model_name!r} was given {n_texts} texts and returned {found}; "
-        f"needed is one finite float vector a text, shape ({n_texts}, dim)",
-        model_name=model_name,
-        n_texts=n_texts,
-    )
+        ) from None
+    except ValueError as error:
+        raise EncoderOutputError(
+            f"model {model_name!r} was given {n_texts} texts and returned {error}; "
+            f"needed is one finite float vector a text, shape ({n_texts}, dim)",
+            model_name=model_name,
+            n_texts=n_texts,
+        ) from error
 
 
 def without_surrogates(text: str) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from embstore.canary import ModelGuard
 from embstore.codec import Vectors
+from embstore.contents import Contents, FillReport, Found
 from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
 from embstore.identity import ModelIdentity, Role
 from embstore.inputs import check_dim
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
+from embstore.turns import turn_of
 
 # What a crash can cost: about this much of the model's work, or this many rows.
 GROUP_S = 1.0
@@ -24,45 +25,6 @@ GROUP_ROWS = 1000
 
 # A call of the encoder grows until it takes about this long, so that its overhead does not count.
 CALL_S = 0.2
-
-
-@dataclass(frozen=True)
-class FillReport:
-    """Vectors, and what they cost.
-
-    Attributes
-    ----------
-    vectors : ndarray of shape (n, dim), float32
-        In the caller's order.
-    n_encoded : int
-        Distinct texts that the model encoded, canaries not counted.
-    n_hits : int
-        Distinct texts that were stored.
-    encode_s : float
-        Seconds that the model took for them.
-    """
-
-    vectors: Vectors
-    n_encoded: int
-    n_hits: int
-    encode_s: float
-
-
-class Contents:
-    """The distinct contents of a call: `keys[row_of[i]]` is the hash of the i-th text."""
-
-    def __init__(self, texts: Sequence[str], content_hashes: Sequence[bytes]) -> None:
-        text_of = dict(zip(content_hashes, texts, strict=True))
-        self.keys = list(text_of)
-        self.texts = list(text_of.values())
-        self.row_of: npt.NDArray[np.intp] = np.arange(len(texts))
-        if len(self.keys) < len(texts):
-            row_of_key = {key: row for row, key in enumerate(self.keys)}
-            self.row_of = np.array([row_of_key[key] for key in content_hashes], dtype=np.intp)
-
-    def in_callers_order(self, rows: Vectors) -> Vectors:
-        """Give each text of the call the row of its content."""
-        return rows if len(self.keys) == len(self.row_of) else rows[self.row_of]
 
 
 class Filling:
@@ -97,7 +59,6 @@ class Filling:
         self.collection = collection
         self.content_of = content_of
         self.identity: ModelIdentity = encoder.identity(role)
-        self.model: StoredModel | None = store.find_model(self.identity)
         self.canary: Vectors | None = None
 
     def fill(
@@ -121,58 +82,84 @@ class Filling:
             Batches before the one that failed are stored, nothing of that one is.
         """
         contents = Contents(texts, content_hashes)
-        lookup = self._look_up(contents)
-        missing = np.flatnonzero(~lookup.found)
+        turn = turn_of(self.store.path, self.identity)
+        n_done = turn.n_done
+        found = self._look_up(contents)
+        if found.lookup.found.all():
+            return self._finish(contents, found, batch_size, progress)
+        with turn.lock:
+            if turn.n_done != n_done:  # another thread encoded meanwhile, perhaps the same texts
+                found = self._look_up(contents)
+            try:
+                return self._finish(contents, found, batch_size, progress)
+            finally:
+                turn.n_done += 1
+
+    def _finish(self, contents: Contents, found: Found, batch_size: int, progress: bool | None) -> FillReport:
+        """Check the model, record what is stored, encode what is not."""
+        missing = np.flatnonzero(~found.lookup.found)
         if len(missing) and self.store.read_only:
             raise ReadOnlyError(
                 f"{self.store.path!r} can only be read, and {len(missing)} of {len(contents.keys)} texts are not in "
                 f"it (the first: {contents.texts[missing[0]]!r:.60}); fill it where it can be written",
                 path=self.store.path,
             )
-        self._check_model(contents, lookup)
-        if self.model is not None and not self.store.read_only:
-            self._record_hits(self.model, contents, lookup)
-        group = Group(self, contents, lookup)
+        self._check_model(contents, found)
+        if found.model is not None and not self.store.read_only:
+            self._record_hits(found.model, contents, found)
+        group = Group(self, contents, found)
         if len(missing):
             self._encode(group, missing, batch_size, progress)
         n_hits = len(contents.keys) - len(missing)
         return FillReport(contents.in_callers_order(group.vectors), len(missing), n_hits, group.encode_s)
 
-    def _look_up(self, contents: Contents) -> VectorLookup:
-        if self.model is None:
-            return VectorLookup.empty(len(contents.keys), 0)
-        return self.store.look_up(self.model, contents.keys)
+    def _look_up(self, contents: Contents) -> Found:
+        """Read what is stored, in one state of the store."""
+        with self.store.reading():
+            model = self.store.find_model(self.identity)
+            if model is None:
+                return Found(None, VectorLookup.empty(len(contents.keys), 0), [])
+            lookup = self.store.look_up(model, contents.keys)
+            return Found(model, lookup, self._unrecorded(model, contents, lookup))
 
-    def _check_model(self, contents: Contents, lookup: VectorLookup) -> None:
+    def _unrecorded(self, model: StoredModel, contents: Contents, lookup: VectorLookup) -> list[tuple[str, int]]:
+        """List what is new about texts whose vectors are stored: (doc_id, row), or ("", row) for a text without id."""
+        if self.content_of is None:
+            return [("", row) for row in np.flatnonzero(lookup.found & ~lookup.standalone).tolist()]
+        row_of = {contents.keys[row]: row for row in np.flatnonzero(lookup.found).tolist()}
+        hits = [(doc_id, row_of[key]) for doc_id, key in self.content_of.items() if key in row_of]
+        if not hits:
+            return []
+        doc_ids = [doc_id for doc_id, _ in hits]
+        rows = [row for _, row in hits]
+        keys = [contents.keys[row] for row in rows]
+        recorded = self.store.recorded(model, self.collection, doc_ids, keys, lookup.vector_ids[rows])
+        return [hits[i] for i in np.flatnonzero(~recorded).tolist()]
+
+    def _check_model(self, contents: Contents, found: Found) -> None:
         """Compare the encoder with what is stored; the canary of a new model waits for its first group."""
         if not contents.keys:
             return
-        hits = np.flatnonzero(lookup.found)
-        hit = (contents.texts[hits[0]], lookup.vectors[hits[0]]) if len(hits) else None
-        self.canary = self.guard.check(self.encoder, self.role, self.identity, self.model, hit)
-        if self.canary is not None and self.model is not None and not self.store.read_only:
-            self.guard.confirm(self.encoder, self.store.set_canary(self.model, self.canary), self.canary)
+        hits = np.flatnonzero(found.lookup.found)
+        hit = None
+        if len(hits):  # the oldest: of a model without a canary, one that this encoder did not store itself
+            oldest = hits[np.argmin(found.lookup.vector_ids[hits])]
+            hit = (contents.texts[oldest], found.lookup.vectors[oldest])
+        self.canary = self.guard.check(self.encoder, self.role, self.identity, found.model, hit)
+        if self.canary is not None and found.model is not None and not self.store.read_only:
+            self.guard.confirm(self.encoder, self.store.set_canary(found.model, self.canary), self.canary)
 
-    def _record_hits(self, model: StoredModel, contents: Contents, lookup: VectorLookup) -> None:
-        """Record what is new about texts whose vectors are stored; where nothing is, take no write lock."""
-        if self.content_of is None:
-            unmarked = np.flatnonzero(lookup.found & ~lookup.standalone)
-            if len(unmarked):
-                self.store.mark_standalone(model, [contents.keys[row] for row in unmarked])
-            return
-        row_of = {contents.keys[row]: row for row in np.flatnonzero(lookup.found).tolist()}
-        doc_ids = [doc_id for doc_id, key in self.content_of.items() if key in row_of]
-        keys = [self.content_of[doc_id] for doc_id in doc_ids]
-        if not doc_ids:
-            return
-        rows = np.array([row_of[key] for key in keys], dtype=np.intp)
-        recorded = self.store.recorded(model, self.collection, doc_ids, keys, lookup.vector_ids[rows])
-        changed = np.flatnonzero(~recorded).tolist()
-        for start in range(0, len(changed), GROUP_ROWS):
-            documents = {doc_ids[i]: keys[i] for i in changed[start : start + GROUP_ROWS]}
-            group_keys = list(dict.fromkeys(documents.values()))
-            # With the vectors: another process may have forgotten them since they were read.
-            self.store_group(group_keys, lookup.vectors[[row_of[key] for key in group_keys]], documents)
+    def _record_hits(self, model: StoredModel, contents: Contents, found: Found) -> None:
+        """Store what is new about texts whose vectors are stored; where nothing is, take no write lock."""
+        for start in range(0, len(found.unrecorded), GROUP_ROWS):
+            some = found.unrecorded[start : start + GROUP_ROWS]
+            rows = list(dict.fromkeys(row for _, row in some))
+            keys = [contents.keys[row] for row in rows]
+            if self.content_of is None:
+                self.store.mark_standalone(model, keys)
+            else:  # with the vectors: another process may have forgotten them since they were read
+                documents = {doc_id: contents.keys[row] for doc_id, row in some}
+                self.store_group(keys, found.lookup.vectors[rows], documents)
 
     def _encode(self, group: Group, missing: npt.NDArray[np.intp], batch_size: int, progress: bool | None) -> None:
         """Encode the missing texts, longest first, so that a batch pads little, and store them in groups."""
@@ -189,15 +176,15 @@ class Filling:
                     start += len(call)
                     if group.seconds >= GROUP_S:
                         group.store()
-                    if seconds < CALL_S / 2 and 2 * call_rows <= GROUP_ROWS:
+                    if self.encoder.batches_itself and seconds < CALL_S / 2 and 2 * call_rows <= GROUP_ROWS:
                         call_rows *= 2
             finally:
                 group.store()  # what was encoded is paid for, also where the next batch fails
 
     def store_group(
         self, keys: Sequence[bytes], vectors: Vectors, documents: Mapping[str, bytes], damaged: Sequence[int] = ()
-    ) -> int:
-        """Store vectors and the documents that point at them in one transaction, and count the vectors that are new.
+    ) -> tuple[StoredModel, int]:
+        """Store vectors and the documents that point at them, in one transaction.
 
         Parameters
         ----------
@@ -207,6 +194,12 @@ class Filling:
         documents : mapping of doc_id to content hash
         damaged : sequence of int
             The rows that replace what is stored; any other leaves it as it is.
+
+        Returns
+        -------
+        StoredModel
+        int
+            How many of the vectors are new.
         """
         standalone = self.content_of is None
         with self.store.writing():
@@ -218,23 +211,22 @@ class Filling:
                 self.store.replace_vectors(model, damaged_keys, vectors[list(damaged)], standalone=standalone)
             if documents:
                 self.store.put_documents(model, self.collection, list(documents), list(documents.values()))
-        self.model = model
-        return n_new
+        return model, n_new
 
 
 class Group:
     """The vectors of a call, and which of them were encoded and wait to be stored together."""
 
-    def __init__(self, filling: Filling, contents: Contents, lookup: VectorLookup) -> None:
+    def __init__(self, filling: Filling, contents: Contents, found: Found) -> None:
         self.filling = filling
         self.contents = contents
-        self.damaged = lookup.damaged
-        self.vectors = lookup.vectors
+        self.damaged = found.lookup.damaged
+        self.vectors = found.lookup.vectors
         self.rows: list[int] = []
         self.seconds = 0.0
         self.encode_s = 0.0
         self._doc_ids_of: dict[bytes, list[str]] = {}
-        if not lookup.found.all():
+        if not found.lookup.found.all():
             for doc_id, key in (filling.content_of or {}).items():
                 self._doc_ids_of.setdefault(key, []).append(doc_id)
 
@@ -262,9 +254,9 @@ class Group:
         keys = [self.contents.keys[row] for row in rows]
         documents = {doc_id: key for key in keys for doc_id in self._doc_ids_of.get(key, ())}
         damaged = [i for i, row in enumerate(rows) if self.damaged[row]]
-        n_new = self.filling.store_group(keys, self.vectors[rows], documents, damaged)
-        if n_new + len(damaged) < len(keys) and self.filling.model is not None:
+        model, n_new = self.filling.store_group(keys, self.vectors[rows], documents, damaged)
+        if n_new + len(damaged) < len(keys):
             # Another process stored some first: its vectors stay, and are what this call gives too.
-            there = self.filling.store.look_up(self.filling.model, keys)
+            there = self.filling.store.look_up(model, keys)
             found = np.flatnonzero(there.found)
             self.vectors[np.array(rows)[found]] = there.vectors[found]

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeGuard, cast
 
 from embstore.errors import InvalidInputError, InvalidTypeError
 
@@ -103,8 +103,11 @@ class ModelIdentity:
             The name is empty, or a setting is not a JSON scalar.
         """
         settings = dict(settings or {})
-        if role == "query":
-            settings.setdefault("role", "query")
+        given = settings.pop("role", "document")
+        if given not in ROLES:
+            raise InvalidInputError(f"the setting 'role' is a role of embstore's, not {given!r:.80}; rename yours")
+        if "query" in (given, role):
+            settings["role"] = "query"
         return cls(model_name, canonical_json(settings))
 
     @property
@@ -136,6 +139,17 @@ def check_model_name(model_name: object) -> str:
         raise InvalidInputError("model_name is empty; give the model a name")
     check_storable(model_name, "model_name")
     return model_name
+
+
+def is_storable(value: object) -> TypeGuard[str]:
+    """Tell whether a value is a str that a database can hold: one without lone surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_storable(text: str, what: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from embstore.canary import TOLERANCE
-from embstore.codec import Vectors, as_vectors
+from embstore.codec import QuantisedError, Vectors, finite_vectors
 from embstore.errors import DimensionError, InvalidInputError, InvalidTypeError
-from embstore.identity import check_storable
+from embstore.identity import check_model_name, check_storable
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
@@ -64,6 +64,14 @@ def check_collection(collection: str) -> str:
     return collection
 
 
+def check_scope(model_name: str | None, collection: str | None) -> None:
+    """Raise where a model or a collection is named by what can be no name; None names none."""
+    if model_name is not None:
+        check_model_name(model_name)
+    if collection is not None:
+        check_collection(collection)
+
+
 def check_count(value: int, name: str) -> int:
     """Give a number of things, at least one."""
     if not isinstance(value, int) or isinstance(value, bool):
@@ -81,23 +89,14 @@ def check_vectors(vectors: Any, n: int) -> Vectors:
     InvalidInputError
         Another shape, or NaN or infinite values; quantised (integer) vectors.
     """
-    try:
-        values = np.asarray(vectors)
-    except ValueError as error:
-        raise InvalidInputError(f"vectors are no matrix: {error}") from None
-    if n == 0 and values.size == 0:
+    if n == 0 and np.size(vectors) == 0:
         return np.empty((0, 0), dtype=np.float32)
-    if values.dtype.kind != "f":
-        raise InvalidInputError(f"vectors have dtype {values.dtype.name}; give float vectors, not quantised ones")
-    if values.ndim != 2 or len(values) != n or not values.shape[1]:
-        raise InvalidInputError(f"vectors have shape {values.shape}; needed is one row a text: ({n}, dim)")
-    with np.errstate(over="ignore"):
-        checked = as_vectors(values)
-    finite = np.isfinite(checked).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise InvalidInputError(f"the vector in row {row} has NaN or infinite values as float32", row=row)
-    return checked
+    try:
+        return finite_vectors(vectors, n)
+    except QuantisedError as error:
+        raise InvalidInputError(f"vectors are {error}; give float vectors, not quantised ones") from None
+    except ValueError as error:
+        raise InvalidInputError(f"vectors are {error}; needed is one finite float vector a text: ({n}, dim)") from error
 
 
 def check_dim(vectors: Vectors, dim: int, name: str) -> None:
@@ -168,5 +167,5 @@ def _list_of_str(values: Iterable[str], plural: str, singular: str) -> list[str]
                     f"the {singular} at position {position} is {type(value).__name__}, not str: {value!r:.80}",
                     position=position,
                 )
-        listed = [str(value) for value in listed]  # subclasses, such as numpy.str_
+        listed = [str.__str__(value) for value in listed]  # subclasses: str() of an Enum gives its name
     return listed

@@ -88,6 +88,8 @@ def _packaged_folder() -> Path:
 class SentenceTransformerEncoder(NamedEncoder):
     """A SentenceTransformer with its identity: revision, prompt, truncation, lengths and precision."""
 
+    batches_itself = True
+
     def encode(self, texts: Any, *, role: Role, batch_size: int) -> Any:
         """Encode texts in one call: the library sorts and batches them itself. See `NamedEncoder.encode`."""
         return self._encode_checked(list(texts), role, batch_size)

@@ -9,8 +9,8 @@ from typing import Self
 
 from embstore.codec import Vectors
 from embstore.errors import AmbiguousModelError, UnknownModelError
-from embstore.identity import ModelIdentity, Role, Setting, check_model_name, check_role
-from embstore.inputs import check_collection, check_count, check_doc_ids
+from embstore.identity import ModelIdentity, Role, Setting, check_model_name, check_role, is_storable
+from embstore.inputs import check_count, check_doc_ids, check_scope
 from embstore.stores import open_store
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, StoredModel
 
@@ -50,7 +50,7 @@ class StoredEmbeddings:
 
     def __contains__(self, doc_id: object) -> bool:
         """Tell whether a document is stored, of any model in any collection."""
-        return isinstance(doc_id, str) and self._store.has_document(doc_id)
+        return is_storable(doc_id) and self._store.has_document(doc_id)
 
     def matrix(
         self,
@@ -93,7 +93,7 @@ class StoredEmbeddings:
             A row is not what was written.
         """
         model = self._find_model(model_name, settings, check_role(role))
-        _check_collection(collection)
+        check_scope(model_name, collection)
         wanted = None if doc_ids is None else check_doc_ids(doc_ids)
         return self._store.matrix(model, collection=collection, doc_ids=wanted)
 
@@ -129,12 +129,12 @@ class StoredEmbeddings:
             As of `matrix`; of the model at the call, before the first page is asked for.
         """
         model = self._find_model(model_name, settings, check_role(role))
-        _check_collection(collection)
+        check_scope(model_name, collection)
         return self._store.pages(model, collection=collection, batch_rows=check_count(batch_rows, "batch_rows"))
 
     def documents(self, *, model_name: str | None = None, collection: str | None = None) -> Iterator[DocumentInfo]:
         """List documents by model, collection and id, without their vectors."""
-        _check_collection(collection)
+        check_scope(model_name, collection)
         return self._store.list_documents(model_name, collection)
 
     def models(self) -> list[ModelInfo]:
@@ -170,7 +170,7 @@ class StoredEmbeddings:
             Nothing was forgotten.
         """
         listed = check_doc_ids([doc_ids] if isinstance(doc_ids, str) else doc_ids)
-        _check_collection(collection)
+        check_scope(model_name, collection)
         return self._store.forget_documents(list(dict.fromkeys(listed)), model_name=model_name, collection=collection)
 
     def clear(self, *, model_name: str | None = None, collection: str | None = None) -> int:
@@ -189,9 +189,9 @@ class StoredEmbeddings:
         ReadOnlyError, StoreError
             Nothing was forgotten.
         """
+        check_scope(model_name, collection)
         if collection is None:
             return self._store.forget_models(model_name)
-        check_collection(collection)
         return self._store.forget_documents(None, model_name=model_name, collection=collection)
 
     def prune(self, *, standalone: bool = False, dry_run: bool = False) -> PruneReport:
@@ -292,8 +292,3 @@ def cache_stats(cache: StoredEmbeddings) -> dict[str, int | float]:
         "total_size_mb": stats.size_bytes / (1024 * 1024),
         "index_entries": stats.n_documents,
     }
-
-
-def _check_collection(collection: str | None) -> None:
-    if collection is not None:
-        check_collection(collection)

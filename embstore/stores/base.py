@@ -133,6 +133,9 @@ class Store(Protocol):
     path: str
     read_only: bool
 
+    def reading(self) -> AbstractContextManager[Any]:
+        """Let the reads of a block see one state of the store."""
+
     def writing(self) -> AbstractContextManager[Any]:
         """Make the writes of a block one transaction, durable when the block ends."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
@@ -26,8 +26,16 @@ class Listing:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[str, str, int, int]]) -> Listing:
-        """Turn rows (collection, doc_id, vector_id, checksum) into columns."""
+        """Turn rows (collection, doc_id, vector_id, checksum) into columns.
+
+        Raises
+        ------
+        DamagedStoreError
+            A value is of another type than its column.
+        """
         collections, doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), (), ())
+        if set(map(type, collections + doc_ids)) - {str} or set(map(type, vector_ids + checksums)) - {int}:
+            raise _rows_missing("values of other types")
         return cls(
             list(collections),
             list(doc_ids),
@@ -47,11 +55,19 @@ class Listing:
 
 
 def list_all(connection: Connection, model: StoredModel, collection: str | None) -> Listing:
-    """List a model's documents in the order in which their vectors are stored."""
+    """List a model's documents in the order in which their vectors are stored.
+
+    Raises
+    ------
+    DamagedStoreError
+        A key is damaged: searches that it leads astray would leave documents out.
+    """
     rows: list[tuple[str, str, int, int]] = []
     for model_id, name in documents.scopes(connection, [model.model_id], collection):
         there = documents.find(connection, model_id, name, None)
         rows += zip([name] * len(there.doc_ids), there.doc_ids, there.vector_ids, there.checksums, strict=True)
+    if len(rows) != documents.count_of_model(connection, model.model_id, collection):
+        raise _rows_missing("damaged keys")
     listing = Listing.of(rows)
     return listing.take(np.argsort(listing.vector_ids, kind="stable"))
 
@@ -89,8 +105,14 @@ def list_some(connection: Connection, model: StoredModel, collection: str | None
     return Listing.of([row_of[doc_id] for doc_id in doc_ids])
 
 
-def read_vectors(connection: Connection, model: StoredModel, listing: Listing) -> Vectors:
-    """Read the vectors of listed documents: (n, dim) float32, row i for the i-th document.
+def read_distinct(connection: Connection, model: StoredModel, listing: Listing) -> tuple[Vectors, npt.NDArray[np.intp]]:
+    """Read the vectors of n listed documents, each once.
+
+    Returns
+    -------
+    vectors : ndarray of shape (n_distinct, dim), float32
+    row_of : ndarray of shape (n,), int
+        The vector of the i-th document is vectors[row_of[i]].
 
     Raises
     ------
@@ -102,14 +124,19 @@ def read_vectors(connection: Connection, model: StoredModel, listing: Listing) -
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
     sound &= _pointers_sound(model, listing, rows.content_hashes[row_of])
     if not sound.all():
-        damaged = [listing.doc_ids[i] for i in np.flatnonzero(~sound)]
+        damaged = [listing.doc_ids[i] for i in np.flatnonzero(~sound).tolist()]
         raise DamagedStoreError(
             f"the stored vector of doc_id {damaged[0]!r:.80} (and {len(damaged) - 1} more) of model "
             f"{str(model.identity)!r} is damaged; get_many with its text mends it, verify() lists all",
             doc_ids=damaged,
         )
-    each_its_own = len(vector_ids) == len(row_of) and bool((np.diff(row_of) > 0).all())
-    return rows.vectors if each_its_own else rows.vectors[row_of]
+    return rows.vectors, row_of
+
+
+def gather(distinct: Vectors, row_of: npt.NDArray[np.intp]) -> Vectors:
+    """Give each document its vector; without a copy where they are in order already."""
+    in_order = len(distinct) == len(row_of) and bool((np.diff(row_of) > 0).all())
+    return distinct if in_order else distinct[row_of]
 
 
 def _pointers_sound(
@@ -126,15 +153,36 @@ def _pointers_sound(
     return sound
 
 
-def read_range(
+def list_vector_ids(connection: Connection, model: StoredModel, collection: str | None) -> npt.NDArray[np.int64]:
+    """List the vectors that a model's documents point at: distinct, ascending.
+
+    Raises
+    ------
+    DamagedStoreError
+        A key is damaged.
+    """
+    ids = documents.vector_ids(connection, model.model_id, collection)
+    if len(ids) != documents.count_of_model(connection, model.model_id, collection) or set(map(type, ids)) - {int}:
+        raise _rows_missing("damaged keys")
+    return np.unique(np.array(ids, dtype=np.int64))
+
+
+def list_range(
     connection: Connection, model: StoredModel, collection: str | None, vector_ids: npt.NDArray[np.int64]
 ) -> Listing:
-    """List the documents that point into the range of some ascending vector_ids, in that order."""
-    rows = documents.of_vectors(connection, model.model_id, int(vector_ids[0]), int(vector_ids[-1]))
+    """List the documents that point into the range of some ascending vector_ids, in that order.
+
+    Raises
+    ------
+    DamagedStoreError
+        A key is damaged.
+    """
+    first_id, last_id = int(vector_ids[0]), int(vector_ids[-1])
+    rows = documents.of_vectors(connection, model.model_id, first_id, last_id)
+    if len(rows) != documents.count_of_vectors(connection, model.model_id, first_id, last_id):
+        raise _rows_missing("damaged keys")
     return Listing.of([row for row in rows if collection in (None, row[0])])
 
 
-def cut(doc_ids: list[str], matrix: Vectors, batch_rows: int) -> Iterator[tuple[list[str], Vectors]]:
-    """Cut a page that several documents a vector made too long."""
-    for start in range(0, len(doc_ids), batch_rows):
-        yield doc_ids[start : start + batch_rows], matrix[start : start + batch_rows]
+def _rows_missing(why: str) -> DamagedStoreError:
+    return DamagedStoreError(f"the table documents has {why}, and reading it would leave documents out; see verify()")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embstore.errors import ReadOnlyError, StoreClosedError
-from embstore.stores import opening
+from embstore.stores import forks, opening
 from embstore.stores.sqlite_errors import sqlite3, translated
 
 _preparing = threading.Lock()
@@ -56,7 +56,7 @@ class Database:
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._closed = False
-        with _preparing, self.errors():
+        with _preparing, forks.transaction(), self.errors():
             self.read_only = opening.prepare(self._path, timeout_s)
         _databases.add(self)
 
@@ -79,11 +79,12 @@ class Database:
             if connection.in_transaction:
                 yield connection
                 return
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.rollback()
+            with forks.transaction():
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    connection.rollback()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -104,7 +105,7 @@ class Database:
             if handle.is_writing:
                 yield handle.connection
                 return
-            with opening.immediate(handle.connection):
+            with forks.transaction(), opening.immediate(handle.connection):
                 handle.is_writing = True
                 try:
                     yield handle.connection
@@ -116,7 +117,7 @@ class Database:
         """Turn the exceptions of sqlite3 into ours."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite's own message quotes damaged text
             if self._closed:
                 raise self._closed_error() from error
             raise translated(error, self.path, self.timeout_s) from error
@@ -128,7 +129,7 @@ class Database:
         """Write the file anew without unused space, which no transaction can hold."""
         with self.writing():
             pass  # a file that can only be read, or is locked, says so
-        with self.errors():
+        with self.errors(), forks.transaction():
             connection = self._handle().connection
             connection.execute(f"PRAGMA page_size = {page_size}")
             connection.execute("VACUUM")

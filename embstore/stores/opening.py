@@ -103,9 +103,17 @@ def _create(path: Path) -> None:
 
 def _inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
     """Check the file through a connection that cannot write, and give its schema version."""
+    wal = path.with_name(path.name + "-wal")
+    had_wal = wal.exists()
     try:
         with contextlib.closing(connect(path, "ro", timeout_s)) as connection:
             return _checked_version(connection, str(path))
+    except UnsafeStoreError:
+        if not had_wal and not read_only:
+            # Looking at a file in WAL mode lays two files beside it, which a connection that can write takes away.
+            with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
+                connection.execute("PRAGMA user_version").fetchone()
+        raise
     except sqlite3.OperationalError as error:
         if result_code(error) not in (READONLY_ROLLBACK, READONLY_RECOVERY) or read_only:
             raise

@@ -39,6 +39,10 @@ class SQLiteStore:
         self.path = self._database.path
         self.read_only = self._database.read_only
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """See `Store.reading`."""
+        return self._database.reading()
+
     def writing(self) -> AbstractContextManager[Connection]:
         """See `Store.writing`."""
         return self._database.writing()
@@ -64,16 +68,17 @@ class SQLiteStore:
             The model is stored with another dimension.
         """
         with self._database.writing() as connection:
-            model = models.find(connection, identity) or models.insert(connection, identity, dim, canary)
-        if model.dim != dim:
-            raise DimensionError(
-                f"the vectors have {dim} values, those of model {str(identity)!r} have {model.dim}; "
-                f"store them under another model_name=",
-                model_name=identity.model_name,
-                dim=dim,
-                expected_dim=model.dim,
-            )
-        return model
+            model = models.find(connection, identity)
+            expected_dim = model.dim if model else dim if canary is None else canary.size
+            if expected_dim != dim:
+                raise DimensionError(
+                    f"the vectors have {dim} values, those of model {str(identity)!r} have {expected_dim}; "
+                    f"store them under another model_name=",
+                    model_name=identity.model_name,
+                    dim=dim,
+                    expected_dim=expected_dim,
+                )
+            return model or models.insert(connection, identity, dim, canary)
 
     def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
         """See `Store.set_canary`."""
@@ -169,20 +174,23 @@ class SQLiteStore:
                 listing = bulk.list_all(connection, model, collection)
             else:
                 listing = bulk.list_some(connection, model, collection, doc_ids)
-            return listing.doc_ids, bulk.read_vectors(connection, model, listing)
+            return listing.doc_ids, bulk.gather(*bulk.read_distinct(connection, model, listing))
 
     def pages(
         self, model: StoredModel, *, collection: str | None, batch_rows: int
     ) -> Iterator[tuple[list[str], Vectors]]:
         """See `Store.pages`."""
         with self._database.reading() as connection:
-            vector_ids = documents.vector_ids(connection, model.model_id, collection)
+            vector_ids = bulk.list_vector_ids(connection, model, collection)
         for start in range(0, len(vector_ids), batch_rows):
             # A transaction a page, none while the caller works: a reader that stays holds up every writer.
             with self._database.reading() as connection:
-                listing = bulk.read_range(connection, model, collection, vector_ids[start : start + batch_rows])
-                matrix = bulk.read_vectors(connection, model, listing)
-            yield from bulk.cut(listing.doc_ids, matrix, batch_rows)
+                listing = bulk.list_range(connection, model, collection, vector_ids[start : start + batch_rows])
+                distinct, row_of = bulk.read_distinct(connection, model, listing)
+            # Several documents a vector can make a page longer than was asked for.
+            for cut in range(0, len(row_of), batch_rows):
+                stop = cut + batch_rows
+                yield listing.doc_ids[cut:stop], bulk.gather(distinct, row_of[cut:stop])
 
     def list_documents(self, model_name: str | None, collection: str | None) -> Iterator[DocumentInfo]:
         """See `Store.list_documents`."""
@@ -195,7 +203,7 @@ class SQLiteStore:
                 with self._database.reading() as connection:
                     page = summary.list_documents(connection, model_of[model_id], name, last, LISTED_AT_ONCE)
                 yield from page
-                if len(page) < LISTED_AT_ONCE:
+                if len(page) < LISTED_AT_ONCE or page[-1].doc_id <= last:  # the latter: damaged keys
                     break
                 last = page[-1].doc_id
 
@@ -206,7 +214,7 @@ class SQLiteStore:
         with self._database.writing() as connection:
             model_ids = None
             if model_name is not None:
-                model_ids = [model.model_id for model in models.find_by_name(connection, model_name)]
+                model_ids = models.ids(connection, model_name)
             n_forgotten = 0
             for model_id, name in documents.scopes(connection, model_ids, collection):
                 there = documents.find(connection, model_id, name, doc_ids)
@@ -217,12 +225,17 @@ class SQLiteStore:
     def forget_models(self, model_name: str | None) -> int:
         """See `Store.forget_models`."""
         with self._database.writing() as connection:
+            if model_name is None:
+                n_forgotten = documents.count(connection)
+                for table in (documents, vectors, models):
+                    table.delete_all(connection)
+                return n_forgotten
             n_forgotten = 0
-            for model in models.find_by_name(connection, model_name):
-                for model_id, name in documents.scopes(connection, [model.model_id]):
+            for model_id in models.ids(connection, model_name):
+                for _, name in documents.scopes(connection, [model_id]):
                     n_forgotten += documents.delete(connection, model_id, name, None)
-                vectors.delete_of_model(connection, model.model_id)
-                models.delete(connection, model.model_id)
+                vectors.delete_of_model(connection, model_id)
+                models.delete(connection, model_id)
             return n_forgotten
 
     def prune(self, *, standalone: bool, dry_run: bool) -> PruneReport:
@@ -231,7 +244,7 @@ class SQLiteStore:
             unused = [row for row in vectors.unused(connection) if standalone or not row[1]]
             if not dry_run:
                 vectors.delete_unused(connection, [vector_id for vector_id, _, _ in unused])
-        return PruneReport(len(unused), sum(n_bytes for _, _, n_bytes in unused), removed=not dry_run)
+        return PruneReport(len(unused), sum(n_bytes or 0 for _, _, n_bytes in unused), removed=not dry_run)
 
     # --- looking after the file -------------------------------------------------------------
 

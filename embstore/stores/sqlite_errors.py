@@ -25,12 +25,12 @@ else:
 __all__ = ["READONLY_RECOVERY", "READONLY_ROLLBACK", "is_damage", "result_code", "sqlite3", "translated"]
 
 # Result codes (https://sqlite.org/rescode.html): errors are told apart by them, never by message.
-BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
-IOERR_WRITE = IOERR | (3 << 8)
+BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, CONSTRAINT, NOTADB = 5, 6, 8, 10, 11, 13, 14, 19, 26
+IOERR_SHORT_READ, IOERR_WRITE = IOERR | (2 << 8), IOERR | (3 << 8)
 READONLY_RECOVERY, READONLY_ROLLBACK = READONLY | (1 << 8), READONLY | (3 << 8)
 
 
-def result_code(error: sqlite3.Error) -> int | None:
+def result_code(error: Exception) -> int | None:
     """Give the extended result code; None where the exception is Python's own."""
     return getattr(error, "sqlite_errorcode", None)
 
@@ -38,10 +38,10 @@ def result_code(error: sqlite3.Error) -> int | None:
 def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether a read failed because of what is stored; text that is not UTF-8 has no result code."""
     code = result_code(error)
-    return code is None or code & 0xFF == CORRUPT
+    return code is None or code & 0xFF == CORRUPT or code == IOERR_SHORT_READ
 
 
-def translated(error: sqlite3.Error, path: str, timeout_s: float) -> StoreError:
+def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
     """Choose our error by SQLite's result code."""
     code = result_code(error)
     primary = None if code is None else code & 0xFF
@@ -59,6 +59,6 @@ def translated(error: sqlite3.Error, path: str, timeout_s: float) -> StoreError:
         return NotAStoreError(f"{path!r} is not an SQLite database; it was left as it is", path=path)
     if primary == CANTOPEN:
         return StorePathError(f"{path!r} cannot be opened ({error}); check its folder and permissions", path=path)
-    if primary in (CORRUPT, None):
+    if primary in (CORRUPT, CONSTRAINT, None) or code == IOERR_SHORT_READ:
         return DamagedStoreError(f"{path!r} is damaged ({error}); verify() lists what is lost", path=path)
     return StoreError(f"{path!r}: {type(error).__name__}: {error}", path=path)

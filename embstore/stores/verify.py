@@ -30,9 +30,7 @@ FROM models
 VECTOR_IDS = """
 SELECT vector_id, model_id, dim
 FROM vectors
-WHERE vector_id > ?
 ORDER BY vector_id
-LIMIT ?
 """
 
 DOCUMENTS = """
@@ -94,16 +92,16 @@ def _sound_models(connection: Connection) -> dict[int, StoredModel]:
 
 def _vectors(connection: Connection) -> Iterator[Problem]:
     model_of = _sound_models(connection)
-    after = -(2**63)
-    while rows := connection.execute(VECTOR_IDS, (after, ROWS_AT_ONCE)).fetchall():
-        after = rows[-1][0]
+    cursor = connection.execute(VECTOR_IDS)
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
         for vector_id, model_id, dim in rows:
             model = model_of.get(model_id)
             if model is None or model.dim != dim:
                 what = f"model_id {model_id!r:.40} or dim {dim!r:.40} is damaged"
                 yield Problem("vectors", f"vector_id {vector_id}", what)
         for model in model_of.values():
-            ids = np.array([row[0] for row in rows if row[1:] == (model.model_id, model.dim)], dtype=np.int64)
+            # Sorted: a damaged id can stand anywhere.
+            ids = np.unique([row[0] for row in rows if row[1:] == (model.model_id, model.dim)]).astype(np.int64)
             stored = vectors.read(connection, ids, model.dim)
             for vector_id in ids[~stored.sound(model.model_id, stored.content_hashes)].tolist():
                 yield Problem("vectors", f"vector_id {vector_id}", "the row is not what was written (checksum)")
@@ -125,7 +123,11 @@ def _documents_of(
     for doc_id, _, content_hash, owner in rows:
         if model_id not in model_of or owner != model_id or not _is_hash(content_hash):
             yield doc_id, f"model_id {model_id!r:.40} or the vector that it points at is damaged"
-    whole = [row for row in rows if _is_hash(row[2])]
+        elif not (isinstance(collection, str) and isinstance(doc_id, str)):
+            yield doc_id, "the collection or the id is no text"
+    if not (isinstance(model_id, int) and isinstance(collection, str)):
+        return
+    whole = [row for row in rows if isinstance(row[0], str) and _is_hash(row[2])]
     doc_ids, hashes = [row[0] for row in whole], [row[2] for row in whole]
     for row, expected in zip(whole, document_checksums(model_id, collection, doc_ids, hashes), strict=True):
         if row[1] != expected:

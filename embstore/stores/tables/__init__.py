@@ -8,6 +8,11 @@ from typing import TypeVar
 # The limit of variables in a statement can be as low as 999.
 KEYS_AT_ONCE = 500
 
+# A request for at least this many keys and this share of a table reads the table's index once in order, 1 us a key,
+# instead of searching it key by key, 3 us.
+SCAN_FROM_KEYS = 2000
+SCAN_FROM_SHARE = 1 / 4
+
 T = TypeVar("T")
 
 

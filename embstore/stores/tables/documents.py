@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embstore.codec import document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import chunks, places
+from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, places
 
 FIND = """
 SELECT doc_id, vector_id, checksum
@@ -47,6 +47,22 @@ ON CONFLICT (model_id, collection, doc_id) DO UPDATE
 SET vector_id = excluded.vector_id, checksum = excluded.checksum
 """
 
+COUNT_OF_MODEL = """
+SELECT count(*)
+FROM documents INDEXED BY documents_by_vector
+WHERE model_id = ?1 AND (collection = ?2 OR ?2 IS NULL)
+"""
+
+COUNT_OF_VECTORS = """
+SELECT count(*)
+FROM documents INDEXED BY documents_by_vector
+WHERE vector_id BETWEEN ? AND ? AND model_id = ?
+"""
+
+DELETE_ALL = """
+DELETE FROM documents
+"""
+
 DELETE = """
 DELETE FROM documents
 WHERE model_id = ? AND collection = ? AND doc_id IN ({places})
@@ -60,6 +76,11 @@ WHERE model_id = ? AND collection = ?
 COUNT = """
 SELECT count(*)
 FROM documents
+"""
+
+COUNT_UP_TO = """
+SELECT count(*)
+FROM (SELECT 1 FROM documents WHERE model_id = ? AND collection = ? LIMIT ?)
 """
 
 COUNT_DISTINCT = """
@@ -125,18 +146,36 @@ def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequen
     return Documents.of(collection, rows)
 
 
-def vector_ids(connection: Connection, model_id: int, collection: str | None) -> npt.NDArray[np.int64]:
-    """List the vectors that documents point at: distinct, ascending."""
-    ids = [
-        np.fromiter((row[0] for row in connection.execute(VECTOR_IDS, scope)), dtype=np.int64)
-        for scope in scopes(connection, [model_id], collection)
-    ]
-    return np.unique(np.concatenate(ids)) if ids else np.empty(0, dtype=np.int64)
+def vector_ids(connection: Connection, model_id: int, collection: str | None) -> list[int]:
+    """List the vector that each document points at."""
+    ids: list[int] = []
+    for scope in scopes(connection, [model_id], collection):
+        ids += [vector_id for (vector_id,) in connection.execute(VECTOR_IDS, scope)]
+    return ids
+
+
+def _most_of(connection: Connection, model_id: int, collection: str, n_keys: int) -> bool:
+    """Tell whether so many keys are better read by one scan of the collection than searched one by one."""
+    if n_keys < SCAN_FROM_KEYS:
+        return False
+    limit = int(n_keys / SCAN_FROM_SHARE)
+    (counted,) = connection.execute(COUNT_UP_TO, (model_id, collection, limit)).fetchone()
+    return bool(counted < limit)
 
 
 def of_vectors(connection: Connection, model_id: int, first_id: int, last_id: int) -> list[tuple[str, str, int, int]]:
     """Read the rows that point into a range of vector_ids, ordered by it: (collection, doc_id, vector_id, checksum)."""
     return connection.execute(BY_VECTOR, (first_id, last_id, model_id)).fetchall()
+
+
+def count_of_model(connection: Connection, model_id: int, collection: str | None) -> int:
+    """Count the documents of a model by the other index: what a search that lost its way would leave out is in it."""
+    return int(connection.execute(COUNT_OF_MODEL, (model_id, collection)).fetchone()[0])
+
+
+def count_of_vectors(connection: Connection, model_id: int, first_id: int, last_id: int) -> int:
+    """Count the documents that point into a range of vector_ids, without reading their rows."""
+    return int(connection.execute(COUNT_OF_VECTORS, (first_id, last_id, model_id)).fetchone()[0])
 
 
 def recorded(
@@ -148,7 +187,8 @@ def recorded(
     vector_ids: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """Tell which of n distinct doc_ids are stored, soundly, with these contents: (n,) bool."""
-    there = find(connection, model.model_id, collection, doc_ids)
+    most = _most_of(connection, model.model_id, collection, len(doc_ids))
+    there = find(connection, model.model_id, collection, None if most else doc_ids)
     row_of = dict(zip(there.doc_ids, zip(there.vector_ids, there.checksums, strict=True), strict=True))
     expected = document_checksums(model.model_id, collection, doc_ids, content_hashes)
     asked = zip(vector_ids.tolist(), expected, strict=True)
@@ -177,6 +217,11 @@ def delete(connection: Connection, model_id: int, collection: str, doc_ids: Sequ
         connection.execute(DELETE.format(places=places(keys)), (model_id, collection, *keys)).rowcount
         for keys in chunks(doc_ids)
     )
+
+
+def delete_all(connection: Connection) -> None:
+    """Remove all rows."""
+    connection.execute(DELETE_ALL)
 
 
 def count(connection: Connection) -> int:

@@ -26,6 +26,12 @@ WHERE model_name = ?1 OR ?1 IS NULL
 ORDER BY model_id
 """
 
+IDS = """
+SELECT model_id
+FROM models
+WHERE model_name = ?1 OR ?1 IS NULL
+"""
+
 INSERT = """
 INSERT INTO models (model_name, settings, dim, dtype, canary, created_at, checksum)
 VALUES (?, ?, ?, ?, ?, ?, 0)
@@ -35,6 +41,10 @@ UPDATE = """
 UPDATE models
 SET model_name = ?, canary = ?, checksum = ?
 WHERE model_id = ?
+"""
+
+DELETE_ALL = """
+DELETE FROM models
 """
 
 DELETE = """
@@ -52,6 +62,11 @@ def find(connection: Connection, identity: ModelIdentity) -> StoredModel | None:
 def find_by_name(connection: Connection, model_name: str | None) -> list[StoredModel]:
     """Read the models of a name (None: all), oldest first."""
     return [checked(row) for row in connection.execute(FIND_BY_NAME, (model_name,)).fetchall()]
+
+
+def ids(connection: Connection, model_name: str | None) -> list[int]:
+    """List the models of a name (None: all) to forget them, which a damaged row does not prevent."""
+    return [model_id for (model_id,) in connection.execute(IDS, (model_name,))]
 
 
 def insert(connection: Connection, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
@@ -75,6 +90,11 @@ def update(connection: Connection, model: StoredModel) -> None:
 def delete(connection: Connection, model_id: int) -> None:
     """Remove a model of which nothing is stored any more."""
     connection.execute(DELETE, (model_id,))
+
+
+def delete_all(connection: Connection) -> None:
+    """Remove all models, once all else is gone."""
+    connection.execute(DELETE_ALL)
 
 
 def checked(row: tuple[Any, ...]) -> StoredModel:

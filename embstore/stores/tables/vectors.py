@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embstore.codec import HASH_BYTES, VECTOR_DTYPE, ContentHashes, Vectors, vector_checksums, vectors_to_blobs
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import KEYS_AT_ONCE, chunks, places
+from embstore.stores.tables import KEYS_AT_ONCE, SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, places
 
 FIND_IDS = """
 SELECT content_hash, vector_id
@@ -72,15 +72,14 @@ FROM vectors
 WHERE NOT EXISTS (SELECT 1 FROM documents WHERE documents.vector_id = vectors.vector_id)
 """
 
+DELETE_ALL = """
+DELETE FROM vectors
+"""
+
 DELETE_OF_MODEL = """
 DELETE FROM vectors
 WHERE model_id = ?
 """
-
-# A request for at least this many keys and this share of the table reads the index of hashes once in order,
-# 1 us a key, instead of searching it key by key, 3 us.
-SCAN_FROM_KEYS = 2000
-SCAN_FROM_SHARE = 1 / 4
 
 
 @dataclass
@@ -168,7 +167,10 @@ def _read_into(
         if not fetched:
             return
         ids, content_hashes, checksums, standalone, blobs = zip(*fetched, strict=True)
-        at = targets[np.searchsorted(vector_ids, ids)]
+        rank = np.minimum(np.searchsorted(vector_ids, ids), len(vector_ids) - 1)
+        if not np.array_equal(vector_ids[rank], ids):
+            raise ValueError("rows that were not asked for")
+        at = targets[rank]
         hash_matrix = _as_matrix(content_hashes, np.dtype(np.uint8))
         vectors = _as_matrix(blobs, VECTOR_DTYPE)
         rows.checksums[at] = np.array(checksums, dtype=np.int64)
@@ -274,6 +276,11 @@ def delete_of_model(connection: Connection, model_id: int) -> None:
     connection.execute(DELETE_OF_MODEL, (model_id,))
 
 
-def unused(connection: Connection) -> list[tuple[int, int, int]]:
-    """List the vectors that no document points at: (vector_id, standalone, bytes)."""
+def delete_all(connection: Connection) -> None:
+    """Remove all vectors, once all documents are gone."""
+    connection.execute(DELETE_ALL)
+
+
+def unused(connection: Connection) -> list[tuple[int, int, int | None]]:
+    """List the vectors that no document points at: (vector_id, standalone, bytes, None where damaged)."""
     return connection.execute(UNUSED).fetchall()

@@ -1,0 +1,55 @@
+"""Forks wait until no other thread is in a transaction.
+
+A forked child inherits SQLite's table of the locks that its parent held at that moment, and never hears of their
+release: every write of the child would fail
+(tests/test_processes.py::test_a_child_forked_while_another_thread_reads_can_write).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+# A transaction waits for another process's lock this long by default; a fork does not wait longer than that.
+PATIENCE_S = 30.0
+
+_idle = threading.Condition()
+_n_active = 0
+_mine = threading.local()
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[None]:
+    """Count the transaction of this block, and let none begin while a fork is under way."""
+    global _n_active
+    with _idle:
+        _n_active += 1
+    _mine.n = getattr(_mine, "n", 0) + 1
+    try:
+        yield
+    finally:
+        _mine.n -= 1
+        with _idle:
+            _n_active -= 1
+            _idle.notify_all()
+
+
+def _before() -> None:
+    _idle.acquire()
+    _idle.wait_for(lambda: _n_active <= getattr(_mine, "n", 0), timeout=PATIENCE_S)
+
+
+def _after_in_parent() -> None:
+    _idle.release()
+
+
+def _after_in_child() -> None:
+    global _idle, _n_active
+    _idle = threading.Condition()
+    _n_active = getattr(_mine, "n", 0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
