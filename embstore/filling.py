@@ -247,8 +247,8 @@ class Group:
         return seconds
 
     def store(self) -> None:
-        """Store what waits."""
-        rows, self.rows, self.seconds = self.rows, [], 0.0
+        """Store what waits, in the caller's order, in which it is most likely to be read."""
+        rows, self.rows, self.seconds = sorted(self.rows), [], 0.0
         if not rows:
             return
         keys = [self.contents.keys[row] for row in rows]
