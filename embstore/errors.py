@@ -6,10 +6,6 @@ Each message names the offender and the cure; the facts behind it are attributes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from embstore.identity import ModelIdentity
 
 
 class EmbstoreError(Exception):
@@ -80,8 +76,8 @@ class AmbiguousModelError(EmbstoreError, LookupError):
         The models to choose from.
     """
 
-    def __init__(self, model_name: str, identities: Sequence[ModelIdentity]) -> None:
-        listed = "; ".join(identity.settings_json for identity in identities)
+    def __init__(self, model_name: str, identities: Sequence[object]) -> None:
+        listed = "; ".join(map(str, identities))
         super().__init__(
             f"model_name {model_name!r} has {len(identities)} identities; say which by settings=: {listed}",
             model_name=model_name,

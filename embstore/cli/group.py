@@ -1,0 +1,79 @@
+"""How a command ends: one line on stderr for an error, and an exit code that scripts can rely on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from embstore.errors import (
+    AmbiguousModelError,
+    EmbstoreError,
+    InvalidInputError,
+    InvalidTypeError,
+    ModelNameError,
+    UnknownDocumentError,
+    UnknownModelError,
+)
+
+EXIT_NO = 1
+EXIT_INPUT = 2
+EXIT_FAILED = 3
+EXIT_INTERRUPTED = 130  # 128 + the signal's number, as a shell says it
+EXIT_BROKEN_PIPE = 141
+
+_INPUT_ERRORS = (
+    AmbiguousModelError,
+    InvalidInputError,
+    InvalidTypeError,
+    ModelNameError,
+    UnknownDocumentError,
+    UnknownModelError,
+)
+
+
+class CommandGroup(click.Group):
+    """A click group that turns whatever its commands raise into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. A closed pipe is met here, before click turns it into exit code 1, which is a "no"."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still buffered would be written, and fail, once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run the command line and exit. See `click.BaseCommand.main`."""
+        if hasattr(sys.stdout, "reconfigure"):  # a document may hold what the terminal's encoding does not
+            sys.stdout.reconfigure(errors="backslashreplace")
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs) or 0
+        except click.Abort:
+            code = _report("interrupted", EXIT_INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            hint = f" (see {context.command_path} --help)" if context else ""
+            code = _report(error.format_message() + hint, error.exit_code)
+        except EmbstoreError as error:
+            code = _report(str(error), EXIT_INPUT if isinstance(error, _INPUT_ERRORS) else EXIT_FAILED)
+        except OSError as error:
+            code = _report(str(error), EXIT_FAILED)
+        except Exception:
+            # A bug: its traceback is wanted, Python's exit code 1 is not, which would say "no" to a script.
+            traceback.print_exc()
+            code = EXIT_FAILED
+        sys.exit(code)
+
+
+def _report(message: str, code: int) -> int:
+    click.echo(f"embstore: error: {' '.join(message.splitlines())}", err=True)
+    return code
