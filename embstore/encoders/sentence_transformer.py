@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embstore.encoders import NamedEncoder, without_surrogates
+from embstore.encoders.base import NamedEncoder, without_surrogates
 from embstore.errors import MissingExtraError, ModelLoadError
 from embstore.identity import Role, Setting
 
@@ -51,9 +51,8 @@ def load(name: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise MissingExtraError(
-            "sentence-transformers", "sentence-transformers", f"loading the model {name!r}"
-        ) from error
+        extra = "demo" if name == PACKAGED_MODEL else "sentence-transformers"
+        raise MissingExtraError("sentence-transformers", extra, f"loading the model {name!r}") from error
     if name == PACKAGED_MODEL:
         model: Any = SentenceTransformer(str(_packaged_folder()), local_files_only=True)
         model.model_name = PACKAGED_MODEL  # its folder is named "model"
