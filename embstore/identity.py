@@ -100,7 +100,7 @@ class ModelIdentity:
         Raises
         ------
         InvalidInputError
-            The name is empty, or a setting is not a JSON scalar.
+            The name is empty, a setting is not a JSON scalar, or the setting "role" is no role.
         """
         settings = dict(settings or {})
         given = settings.pop("role", "document")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class CountingEncoder:
         return [text for call in self.calls for text in call]
 
     def encode(self, texts: list[str]) -> np.ndarray:
+        self.count(texts)
+        return np.stack([self.vector(text) for text in texts])
+
+    def count(self, texts: list[str]) -> None:
         assert isinstance(texts, list)
         assert all(isinstance(text, str) for text in texts)
         with self._lock:
@@ -41,7 +46,6 @@ class CountingEncoder:
                 self.n_canaries += 1
             else:
                 self.calls.append(list(texts))
-        return np.stack([self.vector(text) for text in texts])
 
     def vector(self, text: str) -> np.ndarray:
         """What this encoder gives for a text, uncounted: float32 of shape (dim,)."""
@@ -52,3 +56,32 @@ class CountingEncoder:
     def vectors(self, texts: list[str]) -> np.ndarray:
         """The same for several texts: float32 of shape (n, dim)."""
         return np.stack([self.vector(text) for text in texts]) if texts else np.empty((0, self.dim), np.float32)
+
+
+class HookedEncoder(CountingEncoder):
+    """Calls `hook` with the texts of each call before they are counted and encoded; not for canaries."""
+
+    def __init__(self, hook: Callable[[list[str]], object], dim: int = 8, **options: str | int | None) -> None:
+        super().__init__(dim, **options)  # type: ignore[arg-type]
+        self.hook = hook
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        if texts != [CANARY_TEXT]:
+            self.hook(texts)
+        return super().encode(texts)
+
+
+class QueryEncoder(CountingEncoder):
+    """Gives a query another vector than a document."""
+
+    def encode_query(self, texts: list[str]) -> np.ndarray:
+        self.count(texts)
+        return self.vectors([f"query: {text}" for text in texts])
+
+
+class DocumentEncoder(CountingEncoder):
+    """Encodes documents by a method of their own, and says nothing of queries."""
+
+    def encode_document(self, texts: list[str]) -> np.ndarray:
+        self.count(texts)
+        return self.vectors([f"document: {text}" for text in texts])

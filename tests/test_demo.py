@@ -86,7 +86,9 @@ def test_only_public_names_with_a_paragraph_of_some_length_are_collected(stdlib:
 
 
 def test_numpy_fills_up_what_a_stripped_standard_library_lacks(stdlib: Path) -> None:
-    (stdlib / "here.py").write_text('def public():\n    """What this does, said in a sentence that is long enough."""\n')
+    (stdlib / "here.py").write_text(
+        'def public():\n    """What this does, said in a sentence that is long enough."""\n'
+    )
     first, second = collect(2)
     assert first.doc_id == "here.public"
     assert second.module.startswith("numpy.")

@@ -110,7 +110,9 @@ def test_the_schema_is_the_one_of_a_file(cache_path: Path) -> None:
     in_file = {sql for (sql,) in connection.execute(statements)}
     connection.close()
     (schema,) = blocks("sql")
-    assert {statement.strip() for statement in schema.split(";") if statement.strip()} == {sql.strip() for sql in in_file}
+    assert {statement.strip() for statement in schema.split(";") if statement.strip()} == {
+        sql.strip() for sql in in_file
+    }
 
 
 def test_the_make_targets_that_it_names_exist() -> None:

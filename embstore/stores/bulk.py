@@ -143,10 +143,9 @@ def _pointers_sound(
     model: StoredModel, listing: Listing, content_hashes: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.bool_]:
     """Tell which documents were written for the contents that they point at."""
-    names = np.array(listing.collections, dtype=object)
-    sound = np.zeros(len(names), dtype=np.bool_)
+    sound = np.zeros(len(listing.doc_ids), dtype=np.bool_)
     for name in dict.fromkeys(listing.collections):
-        at = np.flatnonzero(names == name)
+        at = np.array([i for i, other in enumerate(listing.collections) if other == name], dtype=np.intp)
         doc_ids = [listing.doc_ids[i] for i in at.tolist()]
         expected = document_checksums(model.model_id, name, doc_ids, content_hashes[at])
         sound[at] = listing.checksums[at] == np.array(expected, dtype=np.int64)

@@ -58,10 +58,9 @@ def read_version(connection: Connection, path: str) -> int:
             path=path,
             version=version,
         )
-    triggers = [name for kind, name, _, _ in objects if kind == "trigger"]
-    if triggers:
+    for name in triggers(objects):
         raise NotAStoreError(
-            f"{path!r} has a trigger ({triggers[0]!r}), which would run inside our writes; drop it", path=path
+            f"{path!r} has a trigger ({name!r}), which would run inside our writes; drop it", path=path
         )
     if fingerprint(objects) != FINGERPRINTS.get(version):
         raise NotAStoreError(
@@ -69,6 +68,11 @@ def read_version(connection: Connection, path: str) -> int:
             path=path,
         )
     return int(version)
+
+
+def triggers(objects: list[tuple[str, str, str, str | None]]) -> list[str]:
+    """Name the triggers of a file."""
+    return [name for kind, name, _, _ in objects if kind == "trigger"]
 
 
 def fingerprint(objects: list[tuple[str, str, str, str | None]]) -> str:

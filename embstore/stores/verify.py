@@ -57,8 +57,12 @@ def _schema(connection: Connection) -> Iterator[Problem]:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
         yield Problem("schema", "", f"application_id {application_id}, version {version} are not ours")
-    elif schema.fingerprint(connection.execute(schema.OBJECTS).fetchall()) != schema.FINGERPRINTS[version]:
+        return
+    objects = connection.execute(schema.OBJECTS).fetchall()
+    if schema.fingerprint(objects) != schema.FINGERPRINTS[version]:
         yield Problem("schema", "", "the tables or views were changed")
+    for name in schema.triggers(objects):
+        yield Problem("schema", repr(name), "a trigger, which runs inside our writes")
 
 
 def _structure(connection: Connection) -> Iterator[Problem]:
