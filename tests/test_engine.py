@@ -447,7 +447,8 @@ def test_a_model_name_goes_with_a_model(library: Path) -> None:
 def test_a_name_without_a_model_is_that_of_the_model_to_load(
     library: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], loaded: str
 ) -> None:
-    from embstore import encoders, sentence_transformer
+    from embstore import encoders
+    from embstore.encoders import sentence_transformer
 
     monkeypatch.setattr(encoders, "_loaded", {})
     monkeypatch.setattr(sentence_transformer, "load", lambda name: CountingEncoder(model_name=f"loaded {name}"))

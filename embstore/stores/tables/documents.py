@@ -37,7 +37,7 @@ BY_VECTOR = """
 SELECT collection, doc_id, vector_id, checksum
 FROM documents
 WHERE vector_id BETWEEN ? AND ? AND model_id = ?
-ORDER BY vector_id, collection, doc_id
+ORDER BY vector_id, model_id, collection, doc_id
 """
 
 UPSERT = """
