@@ -35,7 +35,7 @@ WHERE model_id = ? AND collection = ?
 
 BY_VECTOR = """
 SELECT collection, doc_id, vector_id, checksum
-FROM documents
+FROM documents INDEXED BY documents_by_vector
 WHERE vector_id BETWEEN ? AND ? AND model_id = ?
 ORDER BY vector_id, model_id, collection, doc_id
 """
