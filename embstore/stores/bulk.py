@@ -152,8 +152,17 @@ def _pointers_sound(
     return sound
 
 
-def list_vector_ids(connection: Connection, model: StoredModel, collection: str | None) -> npt.NDArray[np.int64]:
-    """List the vectors that a model's documents point at: distinct, ascending.
+def list_vector_ids(
+    connection: Connection, model: StoredModel, collection: str | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+    """List the vectors that a model's documents point at.
+
+    Returns
+    -------
+    vector_ids : ndarray of shape (n,), int64
+        Distinct, ascending.
+    n_documents : ndarray of shape (n,), int
+        How many documents point at each.
 
     Raises
     ------
@@ -163,13 +172,23 @@ def list_vector_ids(connection: Connection, model: StoredModel, collection: str 
     ids = documents.vector_ids(connection, model.model_id, collection)
     if len(ids) != documents.count_of_model(connection, model.model_id, collection) or set(map(type, ids)) - {int}:
         raise _rows_missing("damaged keys")
-    return np.unique(np.array(ids, dtype=np.int64))
+    return np.unique(np.array(ids, dtype=np.int64), return_counts=True)
 
 
 def list_range(
-    connection: Connection, model: StoredModel, collection: str | None, vector_ids: npt.NDArray[np.int64]
+    connection: Connection,
+    model: StoredModel,
+    collection: str | None,
+    vector_ids: npt.NDArray[np.int64],
+    n_expected: int,
 ) -> Listing:
     """List the documents that point into the range of some ascending vector_ids, in that order.
+
+    Parameters
+    ----------
+    n_expected : int
+        How many there were a moment ago. Where there are others now, somebody wrote, or the index on vectors is
+        damaged and would leave some out; then they are listed by their keys.
 
     Raises
     ------
@@ -178,9 +197,11 @@ def list_range(
     """
     first_id, last_id = int(vector_ids[0]), int(vector_ids[-1])
     rows = documents.of_vectors(connection, model.model_id, first_id, last_id)
-    if len(rows) != documents.count_of_vectors(connection, model.model_id, first_id, last_id):
-        raise _rows_missing("damaged keys")
-    return Listing.of([row for row in rows if collection in (None, row[0])])
+    listing = Listing.of([row for row in rows if collection in (None, row[0])])
+    if len(listing.doc_ids) == n_expected:
+        return listing
+    listing = list_all(connection, model, collection)
+    return listing.take(np.flatnonzero((listing.vector_ids >= first_id) & (listing.vector_ids <= last_id)))
 
 
 def _rows_missing(why: str) -> DamagedStoreError:

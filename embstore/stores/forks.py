@@ -17,6 +17,7 @@ PATIENCE_S = 30.0
 
 _idle = threading.Condition()
 _n_active = 0
+_n_forking = 0
 _mine = threading.local()
 
 
@@ -24,9 +25,12 @@ _mine = threading.local()
 def transaction() -> Iterator[None]:
     """Count the transaction of this block, and let none begin while a fork is under way."""
     global _n_active
+    depth = getattr(_mine, "n", 0)
     with _idle:
+        if not depth:  # one inside another must go on, or the fork would wait for it
+            _idle.wait_for(lambda: not _n_forking)
         _n_active += 1
-    _mine.n = getattr(_mine, "n", 0) + 1
+    _mine.n = depth + 1
     try:
         yield
     finally:
@@ -37,18 +41,23 @@ def transaction() -> Iterator[None]:
 
 
 def _before() -> None:
+    global _n_forking
     _idle.acquire()
+    _n_forking += 1
     _idle.wait_for(lambda: _n_active <= getattr(_mine, "n", 0), timeout=PATIENCE_S)
 
 
 def _after_in_parent() -> None:
+    global _n_forking
+    _n_forking -= 1
+    _idle.notify_all()
     _idle.release()
 
 
 def _after_in_child() -> None:
-    global _idle, _n_active
+    global _idle, _n_active, _n_forking
     _idle = threading.Condition()
-    _n_active = getattr(_mine, "n", 0)
+    _n_active, _n_forking = getattr(_mine, "n", 0), 0
 
 
 if hasattr(os, "register_at_fork"):

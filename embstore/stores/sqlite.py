@@ -181,11 +181,13 @@ class SQLiteStore:
     ) -> Iterator[tuple[list[str], Vectors]]:
         """See `Store.pages`."""
         with self._database.reading() as connection:
-            vector_ids = bulk.list_vector_ids(connection, model, collection)
+            vector_ids, n_documents = bulk.list_vector_ids(connection, model, collection)
         for start in range(0, len(vector_ids), batch_rows):
             # A transaction a page, none while the caller works: a reader that stays holds up every writer.
+            page = slice(start, start + batch_rows)
+            n_expected = int(n_documents[page].sum())
             with self._database.reading() as connection:
-                listing = bulk.list_range(connection, model, collection, vector_ids[start : start + batch_rows])
+                listing = bulk.list_range(connection, model, collection, vector_ids[page], n_expected)
                 distinct, row_of = bulk.read_distinct(connection, model, listing)
             # Several documents a vector can make a page longer than was asked for.
             for cut in range(0, len(row_of), batch_rows):
