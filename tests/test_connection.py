@@ -1,0 +1,310 @@
+"""Transactions, locks, threads: what one process does with its connections to a file."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embstore import (
+    DamagedStoreError,
+    EmbeddingCache,
+    NotAStoreError,
+    ReadOnlyError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StorePathError,
+)
+from embstore.stores.connection import Database
+from embstore.stores.sqlite_errors import sqlite3, translated
+from tests.fakes import CountingEncoder
+from tests.files import dump, rows
+
+
+class StopError(Exception):
+    pass
+
+
+# --- transactions ---------------------------------------------------------------------------
+
+
+def test_a_block_that_raises_writes_nothing_of_what_was_written_in_it(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get("a", "text", encoder)
+    before = dump(cache.path)
+
+    def write_and_stop() -> None:
+        with cache._store.writing():
+            cache.get("b", "more", encoder)
+            cache.put_many(["c"], ["else"], np.ones((1, 8)), model_name="other")
+            cache.invalidate("a")
+            cache.rename_model("fake", "renamed")
+            raise StopError
+
+    with pytest.raises(StopError):
+        write_and_stop()
+    assert dump(cache.path) == before
+    cache.get("b", "more", encoder)
+    assert sorted(cache.matrix("fake")[0]) == ["a", "b"]
+
+
+def test_a_block_inside_another_belongs_to_the_outer_one(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    with cache._store.writing():
+        with cache._store.writing():
+            cache.get("a", "text", encoder)
+        assert rows(cache.path, "SELECT count(*) FROM documents") == [(0,)]
+        assert len(cache) == 1
+    assert rows(cache.path, "SELECT count(*) FROM documents") == [(1,)]
+
+
+def test_what_was_written_in_a_block_is_read_in_it(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    with cache._store.writing():
+        cache.get("a", "text", encoder)
+        assert cache.matrix("fake")[1].tolist() == encoder.vectors(["text"]).tolist()
+        assert ("a" in cache, cache.stats().n_vectors) == (True, 1)
+
+
+def test_reading_sees_one_state_whatever_others_write_meanwhile(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get("a", "text", encoder)
+    database = Database(cache.path, timeout_s=0)
+    count = "SELECT count(*) FROM documents"
+    with database.reading() as connection:
+        first = connection.execute(count).fetchone()
+        with pytest.raises(StoreBusyError), EmbeddingCache(cache.path, timeout_s=0) as other:
+            other.get("b", "more", encoder)
+        assert connection.execute(count).fetchone() == first == (1,)
+    with database.reading() as connection:
+        assert connection.execute(count).fetchone() == (1,)
+    cache.get("b", "more", encoder)
+    with database.reading() as connection:
+        assert connection.execute(count).fetchone() == (2,)
+    database.close()
+
+
+def test_a_failed_read_leaves_no_transaction_behind(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    database = Database(cache.path)
+    with pytest.raises(StopError), database.reading():
+        raise StopError
+    with pytest.raises(StoreError), database.reading() as connection:
+        connection.execute("SELECT nothing FROM nowhere")
+    with database.writing() as connection:
+        connection.execute("DELETE FROM documents")
+    database.close()
+
+
+# --- locks ----------------------------------------------------------------------------------
+
+
+def test_a_locked_file_is_told_after_the_timeout_and_nothing_is_lost(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get("a", "text", encoder)
+    before = dump(cache.path)
+    with EmbeddingCache(cache.path, timeout_s=0.05) as impatient, cache._store.writing():
+        began = time.monotonic()
+        with pytest.raises(StoreBusyError, match=r"locked by another process for more than 0\.05 s.*timeout_s"):
+            impatient.get("b", "more", encoder)
+        assert time.monotonic() - began < 5
+    assert dump(cache.path) == before
+    assert isinstance(StoreBusyError("x"), TimeoutError)
+
+
+def test_a_locked_file_is_waited_for(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    locked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cache._store.writing():
+            locked.set()
+            release.wait()
+
+    with ThreadPoolExecutor(2) as pool, EmbeddingCache(cache.path) as other:
+        holding = pool.submit(hold)
+        locked.wait()
+        waiting = pool.submit(other.get, "a", "text", encoder)
+        release.set()
+        assert np.array_equal(waiting.result(), encoder.vector("text"))
+        holding.result()
+
+
+def test_a_file_locked_for_good_cannot_be_read_either_and_says_so(cache: EmbeddingCache) -> None:
+    exclusive = sqlite3.connect(cache.path, isolation_level=None)
+    exclusive.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreBusyError):
+        EmbeddingCache(cache.path, timeout_s=0.05)
+    exclusive.execute("ROLLBACK")
+    exclusive.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("SQLITE_BUSY", StoreBusyError),
+        ("SQLITE_BUSY_SNAPSHOT", StoreBusyError),
+        ("SQLITE_LOCKED", StoreBusyError),
+        ("SQLITE_READONLY", ReadOnlyError),
+        ("SQLITE_READONLY_DBMOVED", ReadOnlyError),
+        ("SQLITE_FULL", StoreFullError),
+        ("SQLITE_IOERR_WRITE", StoreFullError),
+        ("SQLITE_IOERR_READ", StoreError),
+        ("SQLITE_NOTADB", NotAStoreError),
+        ("SQLITE_CANTOPEN", StorePathError),
+        ("SQLITE_CORRUPT", DamagedStoreError),
+        ("SQLITE_CORRUPT_INDEX", DamagedStoreError),
+        ("SQLITE_CONSTRAINT_FOREIGNKEY", DamagedStoreError),
+        (None, DamagedStoreError),
+    ],
+)
+def test_errors_are_told_apart_by_result_code_and_never_by_message(code: str | None, error: type[StoreError]) -> None:
+    raised = sqlite3.OperationalError("some message in some language")
+    if code is not None:
+        raised.sqlite_errorcode = getattr(sqlite3, code)
+    ours = translated(raised, "x.db", 30.0)
+    assert (type(ours), ours.path) == (error, "x.db")
+    assert "x.db" in str(ours)
+
+
+FULL = """
+import resource
+import sys
+
+import numpy as np
+
+from embstore import EmbeddingCache, StoreFullError
+
+with EmbeddingCache(sys.argv[1]) as cache:
+    cache.put_many(["a"], ["one"], np.ones((1, 4)), model_name="m")
+    size = cache.stats().size_bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 65536, size + 65536))
+    ids = [f"doc {i}" for i in range(3000)]
+    try:
+        cache.put_many(ids, ids, np.ones((3000, 512)), model_name="m2")
+    except StoreFullError as error:
+        print(type(error).__name__, len(cache), cache.verify())
+    cache.put_many(["b"], ["two"], np.ones((1, 4)), model_name="m")
+    print(len(cache), cache.verify())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
+def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(cache_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(cache_path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("StoreFullError 1 []\n2 []\n", 0), done.stderr
+
+
+# --- threads --------------------------------------------------------------------------------
+
+
+def test_sixteen_threads_on_one_cache_encode_each_text_once_and_get_their_own_rows(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    texts = [f"text {i}" for i in range(60)]
+    start = threading.Barrier(16)
+
+    def work(k: int) -> bool:
+        mine = texts[k:] + texts[:k]
+        start.wait()
+        for _ in range(3):
+            ids = [f"doc {text}" for text in mine]
+            if not np.array_equal(cache.get_many(ids, mine, encoder, batch_size=7), encoder.vectors(mine)):
+                return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(work, range(16))) == [True] * 16
+    assert sorted(encoder.texts) == sorted(texts)
+    assert (len(cache), cache.stats().n_vectors) == (60, 60)
+
+
+def test_threads_that_read_write_and_forget_disturb_each_other_in_nothing(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    texts = [f"text {i}" for i in range(30)]
+    start = threading.Barrier(8)
+
+    def work(k: int) -> None:
+        start.wait()
+        for i in range(10):
+            if k % 4 == 0:
+                cache.invalidate([f"doc {i}", f"doc {i + 10}"])
+            elif k % 4 == 1:
+                ids, vectors = cache.matrix("fake")
+                assert np.array_equal(vectors, encoder.vectors([doc_id.replace("doc", "text") for doc_id in ids]))
+            else:
+                asked = texts[i : i + 15]
+                found = cache.get_many([text.replace("text", "doc") for text in asked], asked, encoder)
+                assert np.array_equal(found, encoder.vectors(asked))
+
+    cache.embed(["there is a model"], encoder)
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, k) for k in range(8)]:
+            done.result()
+
+
+def test_an_encoder_may_itself_ask_the_cache(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    class Averaging(CountingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            cache.embed([word for text in texts for word in text.split()], encoder)
+            return super().encode(texts)
+
+    averaging = Averaging(model_name="averaging")
+    assert np.array_equal(cache.get("a", "one two", averaging), averaging.vector("one two"))
+    assert set(encoder.texts) >= {"one", "two"}
+
+
+def test_the_connection_of_a_thread_that_ended_is_closed(cache: EmbeddingCache) -> None:
+    def n_handles() -> int:
+        gc.collect()
+        return len(cache._store._database._handles)  # type: ignore[attr-defined]
+
+    assert len(cache) == 0
+    before = n_handles()
+    for _ in range(3):
+        thread = threading.Thread(target=len, args=(cache,))
+        thread.start()
+        thread.join()
+    assert n_handles() == before
+
+
+def test_closing_closes_the_connections_of_every_thread(cache_path: Path, encoder: CountingEncoder) -> None:
+    cache = EmbeddingCache(cache_path)
+    opened, closed = threading.Event(), threading.Event()
+
+    def work() -> None:
+        cache.get("a", "text", encoder)
+        opened.set()
+        closed.wait()
+        cache.get("a", "text", encoder)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        opened.wait()
+        assert cache.verify() == []
+        cache.close()
+        closed.set()
+        with pytest.raises(StoreClosedError):
+            working.result()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks for open files in /proc")
+def test_closing_leaves_no_file_open(cache_path: Path, encoder: CountingEncoder) -> None:
+    def opened() -> list[Path]:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return [link for link in links if cache_path.name in link.readlink().name]
+
+    for _ in range(3):
+        with EmbeddingCache(cache_path) as cache, ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda i: cache.get(f"{i}", "text", encoder), range(9)))
+            assert opened()
+    assert opened() == []

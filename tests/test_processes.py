@@ -1,0 +1,340 @@
+"""Several processes on one file: made at once, filled at once, forked, and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embstore import EmbeddingCache
+from tests.fakes import CountingEncoder, HookedEncoder
+from tests.files import rows
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+# Started afresh: a child that inherits nothing is what another program is.
+spawn = multiprocessing.get_context("spawn")
+
+N_PROCESSES = 8
+TEXTS = [f"text {i}" for i in range(120)]
+IDS = [f"doc {i}" for i in range(120)]
+
+
+def run_all(target: Callable[..., None], *arguments: object, n: int = N_PROCESSES) -> None:
+    """Run a function in n processes that begin together; each must end well."""
+    barrier = spawn.Barrier(n)
+    processes = [spawn.Process(target=target, args=(barrier, k, *arguments)) for k in range(n)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * n
+
+
+# --- at once --------------------------------------------------------------------------------
+
+
+def create_at_once(barrier: Barrier, k: int, folder: Path, n_rounds: int) -> None:
+    encoder = CountingEncoder()
+    for i in range(n_rounds):
+        barrier.wait(60)
+        with EmbeddingCache(folder / f"{i}.db") as cache:
+            assert np.array_equal(cache.get(f"doc {k}", f"text {k}", encoder), encoder.vector(f"text {k}"))
+
+
+def test_eight_processes_that_create_one_file_at_once_all_have_a_working_cache(tmp_path: Path) -> None:
+    n_rounds = 12
+    run_all(create_at_once, tmp_path, n_rounds)
+    encoder = CountingEncoder()
+    for i in range(n_rounds):
+        with EmbeddingCache(tmp_path / f"{i}.db") as cache:
+            assert cache.verify() == []
+            asked = [f"doc {k}" for k in range(N_PROCESSES)]
+            expected = encoder.vectors([f"text {k}" for k in range(N_PROCESSES)])
+            assert cache.matrix("fake", doc_ids=asked)[1].tolist() == expected.tolist()
+        assert rows(tmp_path / f"{i}.db", "SELECT count(*) FROM _sqlite_migrations") == rows(
+            tmp_path / "0.db", "SELECT max(rowid) FROM _sqlite_migrations"
+        )
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(f"{i}.db" for i in range(n_rounds))
+
+
+def fill_at_once(barrier: Barrier, k: int, path: Path) -> None:
+    encoder = CountingEncoder()
+    with EmbeddingCache(path) as cache:
+        barrier.wait(60)
+        for _ in range(3):
+            mine = TEXTS[k * 7 :] + TEXTS[: k * 7]
+            assert np.array_equal(cache.get_many(IDS, mine, encoder, batch_size=8), encoder.vectors(mine))
+        assert len(set(encoder.texts)) == len(encoder.texts)
+
+
+def test_processes_that_fill_one_file_with_the_same_texts_meet_no_error_and_leave_one_row_each(
+    cache_path: Path,
+) -> None:
+    run_all(fill_at_once, cache_path, n=4)
+    with EmbeddingCache(cache_path) as cache:
+        assert cache.verify() == []
+        stats = cache.stats()
+        assert (stats.n_vectors, stats.n_documents) == (len(TEXTS), len(IDS))
+
+
+def write_and_forget(barrier: Barrier, k: int, path: Path) -> None:
+    encoder = CountingEncoder()
+    with EmbeddingCache(path) as cache:
+        barrier.wait(60)
+        for i in range(15):
+            if k % 3 == 0:
+                cache.invalidate(IDS[i : i + 20])
+                cache.prune(standalone=True)
+            elif k % 3 == 1:
+                some, texts = IDS[i : i + 30], TEXTS[i : i + 30]
+                assert np.array_equal(cache.get_many(some, texts, encoder), encoder.vectors(texts))
+            else:
+                ids, vectors = cache.matrix("fake")
+                expected = encoder.vectors([TEXTS[IDS.index(doc_id)] for doc_id in ids])
+                assert np.array_equal(vectors, expected)
+                assert cache.verify() == []
+
+
+def test_readers_writers_and_those_who_forget_disturb_each_other_in_nothing(cache_path: Path) -> None:
+    with EmbeddingCache(cache_path) as cache:
+        cache.get_many(IDS, TEXTS, CountingEncoder())
+    run_all(write_and_forget, cache_path, n=3)
+    with EmbeddingCache(cache_path) as cache:
+        assert cache.verify() == []
+
+
+def test_a_spawned_process_opens_the_file_for_itself(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    cache.get_many(IDS, TEXTS, encoder)
+    run_all(fill_at_once, cache.path, n=1)
+    assert cache.stats().n_vectors == len(TEXTS)
+
+
+# --- forks ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def forked(work: Callable[[], object]) -> Iterator[None]:
+    """Run a function in a forked child beside the block; it must end well."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException as error:
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(code)
+    try:
+        yield
+    finally:
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@needs_fork
+def test_a_forked_child_reads_and_writes_through_a_connection_of_its_own(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get_many(IDS, TEXTS, encoder)
+
+    def work() -> None:
+        child = CountingEncoder()
+        assert np.array_equal(cache.get_many(IDS, TEXTS, child), child.vectors(TEXTS))
+        assert child.calls == []
+        cache.get("of the child", "new", child)
+        cache.invalidate(IDS[0])
+        assert cache.verify() == []
+
+    with forked(work):
+        cache.get("of the parent", "also new", encoder)
+    assert ("of the child" in cache, "of the parent" in cache, IDS[0] in cache) == (True, True, False)
+    assert cache.verify() == []
+
+
+@needs_fork
+def test_a_child_that_closes_the_cache_takes_nothing_from_its_parent(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get("a", "text", encoder)
+    with forked(cache.close):
+        pass
+    cache.get("b", "more", encoder)
+    with forked(lambda: cache._store.close()):
+        pass
+    assert len(cache) == 2
+
+
+@needs_fork
+def test_a_child_that_forgets_the_cache_takes_nothing_from_its_parents_transaction(cache_path: Path) -> None:
+    encoder = CountingEncoder()
+    caches = [EmbeddingCache(cache_path)]
+    caches[0].get("a", "text", encoder)
+
+    def forget() -> None:
+        import gc
+
+        caches.clear()
+        gc.collect()
+
+    with caches[0]._store.writing():
+        caches[0].get("b", "more", encoder)
+        with forked(forget):
+            pass
+        # A child that closed the file would have dropped this process's lock on it.
+        script = (
+            "import sys; from embstore import EmbeddingCache, StoreBusyError\n"
+            "try: EmbeddingCache(sys.argv[1], timeout_s=0).invalidate('a')\n"
+            "except StoreBusyError: print('busy')"
+        )
+        done = subprocess.run([sys.executable, "-c", script, str(cache_path)], capture_output=True, text=True)
+        assert done.stdout == "busy\n", done.stderr
+    assert (len(caches[0]), caches[0].verify()) == (2, [])
+    caches[0].close()
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", ["reading", "writing"])
+def test_a_child_forked_while_another_thread_reads_can_write(
+    kind: str, cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get("a", "text", encoder)
+    inside, forking, release = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with getattr(cache._store._database, kind)() as connection:  # type: ignore[attr-defined]
+            connection.execute("SELECT * FROM documents").fetchall()
+            inside.set()
+            forking.wait()
+            release.wait(0.2)  # nothing tells when fork() has begun to wait
+
+    def work() -> None:
+        assert np.array_equal(cache.get("a", "text", encoder), encoder.vector("text"))
+        cache.get("of the child", "new", encoder)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    forking.set()
+    with forked(work):
+        release.set()
+        thread.join()
+        cache.get("of the parent", "also new", encoder)
+    assert sorted(row.doc_id for row in cache.documents()) == ["a", "of the child", "of the parent"]
+
+
+@needs_fork
+def test_a_child_forked_in_the_middle_of_its_own_threads_transaction_leaves_it_to_the_parent(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get("a", "text", encoder)
+    with cache._store.writing():
+        cache.get("b", "more", encoder)
+        with forked(lambda: None):
+            pass
+        cache.get("c", "even more", encoder)
+    assert (len(cache), cache.verify()) == (3, [])
+    with forked(lambda: cache.get("d", "new", encoder)):
+        pass
+    assert len(cache) == 4
+
+
+@needs_fork
+def test_children_forked_from_many_threads_at_once_all_work(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    cache.get_many(IDS, TEXTS, encoder)
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            cache.matrix("fake")
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for i in range(5):
+            with forked(lambda i=i: cache.get(f"child {i}", f"new {i}", encoder)):  # type: ignore[misc]
+                pass
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert [f"child {i}" in cache for i in range(5)] == [True] * 5
+
+
+@needs_fork
+def test_multiprocessing_with_fork_works_with_an_open_cache(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    cache.get_many(IDS, TEXTS, encoder)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=cache.get, args=(f"new {i}", f"new {i}", encoder)) for i in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 3
+    assert len(cache) == len(IDS) + 3
+
+
+# --- kills ----------------------------------------------------------------------------------
+
+FILL = """
+import sys
+
+from embstore import EmbeddingCache, filling
+from tests.fakes import HookedEncoder
+
+filling.GROUP_S = 0.0  # a commit a batch
+
+
+def hook(texts):
+    print(len(encoder.calls), flush=True)
+    if len(encoder.calls) == 5:
+        sys.stdin.read()
+
+
+encoder = HookedEncoder(hook)
+with EmbeddingCache(sys.argv[1]) as cache:
+    texts = [f"text {i}" for i in range(100)]
+    cache.get_many([f"doc {i}" for i in range(100)], texts, encoder, batch_size=10)
+"""
+
+
+def test_after_a_kill_while_filling_only_the_rest_is_encoded(cache_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", FILL, str(cache_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(6)] == [f"{k}\n" for k in range(6)]
+    process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    process.communicate()
+    encoder = CountingEncoder()
+    texts, ids = TEXTS[:100], IDS[:100]
+    with EmbeddingCache(cache_path) as cache:
+        stored = sorted(cache.matrix("fake")[0])
+        assert len(stored) == 50
+        assert np.array_equal(cache.get_many(ids, texts, encoder), encoder.vectors(texts))
+        assert sorted(encoder.texts) == sorted(set(texts) - {doc_id.replace("doc", "text") for doc_id in stored})
+        assert cache.verify() == []
+
+
+def test_an_interrupt_while_filling_keeps_what_was_encoded(cache_path: Path) -> None:
+    def interrupt(texts: list[str]) -> None:
+        if len(encoder.calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    encoder = HookedEncoder(interrupt)
+    with EmbeddingCache(cache_path) as cache:
+        with pytest.raises(KeyboardInterrupt):
+            cache.get_many(IDS, TEXTS, encoder, batch_size=10)
+        assert (len(cache), cache.verify()) == (40, [])

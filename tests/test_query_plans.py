@@ -1,0 +1,126 @@
+"""The way that SQLite chooses for each statement: planner traps are found here and not in a million rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from embstore import EmbeddingCache
+from embstore.stores import summary, verify
+from embstore.stores.tables import documents, models, vectors
+from tests.files import connection, define
+
+MODULES: tuple[ModuleType, ...] = (models, vectors, documents, summary, verify)
+
+BY_HASH = "sqlite_autoindex_vectors_1"
+BY_VECTOR = "documents_by_vector"
+OF_SCOPE = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=?)"
+OF_ID = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id=?)"
+USED = [f"SEARCH documents USING COVERING INDEX {BY_VECTOR} (vector_id=?)"]
+
+PLANS = {
+    "models.FIND": ["SEARCH models USING INDEX sqlite_autoindex_models_1 (model_name=? AND settings=?)"],
+    "models.UPDATE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
+    "models.DELETE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
+    "vectors.FIND_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
+    "vectors.ALL_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
+    "vectors.READ": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
+    "vectors.READ_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "vectors.LAST_ID": ["SEARCH vectors"],
+    "vectors.DELETE_UNUSED": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)", *USED],
+    "vectors.DELETE_OF_MODEL": [f"SEARCH vectors USING INDEX {BY_HASH} (model_id=?)"],
+    "documents.FIND": [OF_ID],
+    "documents.ALL": [OF_SCOPE],
+    "documents.VECTOR_IDS": [OF_SCOPE],
+    "documents.BY_VECTOR": [f"SEARCH documents USING INDEX {BY_VECTOR} (vector_id>? AND vector_id<?)"],
+    "documents.COUNT_UP_TO": [OF_SCOPE],
+    "documents.DELETE": [OF_ID],
+    "documents.DELETE_SCOPE": [OF_SCOPE],
+    "documents.NEXT_SCOPE": ["SEARCH documents USING PRIMARY KEY ((model_id,collection)>(?,?))"],
+    "documents.FIRST_SCOPE": ["SCAN documents"],  # LIMIT 1: the first row of the key
+    "summary.COUNT_VECTORS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
+    "summary.COUNT_DOCUMENTS": ["SEARCH documents USING PRIMARY KEY (model_id=?)"],
+    "summary.LIST_DOCUMENTS": [
+        "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id>?)",
+        "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+}
+
+# What may read a whole table or index: it counts or checks all of it, or the table is small.
+WHOLE = {
+    "models.FIND_BY_NAME": ["SCAN models"],
+    "models.IDS": ["SCAN models USING COVERING INDEX sqlite_autoindex_models_1"],
+    "vectors.UNUSED": ["SCAN vectors", *USED],
+    "documents.COUNT": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
+    "documents.COUNT_OF_MODEL": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
+    "documents.COUNT_DISTINCT": [
+        "USE TEMP B-TREE FOR count(DISTINCT)",
+        f"SCAN documents USING COVERING INDEX {BY_VECTOR}",
+    ],
+    "summary.COUNT_USED": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
+    "verify.ALL_MODELS": ["SCAN models"],
+    "verify.VECTOR_IDS": ["SCAN vectors"],
+    "verify.DOCUMENTS": ["SCAN documents", "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"],
+}
+
+# Nothing is searched: rows are inserted, a table is emptied, SQLite checks itself.
+WITHOUT_A_PLAN = {
+    *("models.INSERT", "vectors.INSERT", "vectors.UPSERT", "documents.UPSERT"),
+    *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
+    *("verify.INTEGRITY_CHECK", "verify.FOREIGN_KEY_CHECK"),
+}
+
+
+def statements() -> dict[str, str]:
+    """Every statement that stands as a constant in a module of the store."""
+    return {
+        f"{module.__name__.rpartition('.')[2]}.{name}": value
+        for module in MODULES
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|PRAGMA)", value)
+    }
+
+
+@pytest.fixture(scope="module", params=["empty", "filled", "analyzed"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose planner knows nothing, has rows, or has the statistics of somebody's ANALYZE."""
+    path = tmp_path_factory.mktemp("plans") / "embeddings.db"
+    with EmbeddingCache(path) as cache:
+        if request.param != "empty":
+            for name in ("a", "b"):
+                ids = [f"doc {i}" for i in range(20_000)]
+                cache.put_many(
+                    ids, [f"{name} {i // 2}" for i in range(len(ids))], np.ones((len(ids), 2)), model_name=name
+                )
+    if request.param == "analyzed":
+        define(path, "ANALYZE")
+    return path
+
+
+@pytest.mark.parametrize("name", [*PLANS, *WHOLE])
+def test_each_statement_goes_the_way_that_was_meant(name: str, path: Path) -> None:
+    sql = statements()[name].replace("{places}", ",".join("?" * 500))
+    n_parameters = len(set(re.findall(r"\?\d+", sql))) or sql.count("?")
+    with connection(path) as opened:
+        steps = [row[3] for row in opened.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * n_parameters)]
+    # Versions of SQLite tell of subqueries in different words; how a table is read, all tell alike.
+    plan = [step for step in steps if re.match(r"(SCAN|SEARCH) [a-z]|USE TEMP", step)]
+    assert plan == {**PLANS, **WHOLE}[name]
+
+
+def test_no_hot_statement_scans_a_table_or_sorts() -> None:
+    hot = {name: [step for step in plan if re.match(r"SCAN [a-z]|USE TEMP", step)] for name, plan in PLANS.items()}
+    assert {name for name, steps in hot.items() if steps} == {"documents.FIRST_SCOPE"}
+
+
+def test_every_statement_has_its_plan() -> None:
+    assert set(statements()) == {*PLANS, *WHOLE, *WITHOUT_A_PLAN}
+
+
+def test_statements_are_written_alike() -> None:
+    for name, sql in statements().items():
+        assert "'" not in sql, f"{name} holds a literal; values go in as parameters"
