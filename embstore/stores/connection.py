@@ -61,7 +61,7 @@ class Database:
         _databases.add(self)
 
     def _handle(self) -> _Handle:
-        """Give this thread's connection, opened on first use."""
+        """Give this thread's connection, opened on first use; inside `forks.transaction`, as opening takes a lock."""
         if self._closed:
             raise self._closed_error()
         handle: _Handle | None = getattr(self._local, "handle", None)
@@ -74,17 +74,16 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Read one state of the file, whatever others write meanwhile; inside `writing`, what was written there."""
-        with self.errors():
+        with self.errors(), forks.transaction():
             connection = self._handle().connection
             if connection.in_transaction:
                 yield connection
                 return
-            with forks.transaction():
-                connection.execute("BEGIN")
-                try:
-                    yield connection
-                finally:
-                    connection.rollback()
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -100,12 +99,12 @@ class Database:
                 f"{self.path!r} can only be read; give this user write access to the file and its folder, or copy it",
                 path=self.path,
             )
-        with self.errors():
+        with self.errors(), forks.transaction():
             handle = self._handle()
             if handle.is_writing:
                 yield handle.connection
                 return
-            with forks.transaction(), opening.immediate(handle.connection):
+            with opening.immediate(handle.connection):
                 handle.is_writing = True
                 try:
                     yield handle.connection
