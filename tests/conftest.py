@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from embstore import EmbeddingCache
 from tests.fakes import CountingEncoder
+
+# A machine that is busy with other tests fails none of these.
+settings.register_profile("embstore", deadline=None)
+settings.load_profile("embstore")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from embstore import EmbeddingCache, EncoderError, FillReport, filling
+from embstore.canary import CANARY_TEXT
 from embstore.errors import EmbstoreError, StoreClosedError
 from tests.fakes import CountingEncoder, HookedEncoder, QueryEncoder
 from tests.files import dump, rows
@@ -307,6 +308,81 @@ def test_where_another_process_clears_the_model_meanwhile_the_call_still_stores_
     vectors = cache.get_many(["a", "b"], ["text", "more"], encoder)
     assert np.array_equal(vectors, encoder.vectors(["text", "more"]))
     assert cache.matrix("fake", doc_ids=["b"])[1].tolist() == encoder.vectors(["more"]).tolist()
+
+
+def test_an_encoder_that_uses_one_buffer_again_and_again_gives_each_text_its_own_vector(cache: EmbeddingCache) -> None:
+    class Buffered(CountingEncoder):
+        buffer = np.empty((4, 8), np.float32)
+
+        def encode(self, texts: list[str]) -> np.ndarray:
+            self.buffer[: len(texts)] = super().encode(texts)
+            return self.buffer[: len(texts)]
+
+    encoder = Buffered()
+    for _ in range(2):
+        assert np.array_equal(cache.embed(TEXTS, encoder, batch_size=4), encoder.vectors(TEXTS))
+
+
+def test_an_encoder_of_double_precision_gives_the_same_bits_new_and_stored(cache: EmbeddingCache) -> None:
+    class Double(CountingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return super().encode(texts).astype(np.float64) / 3
+
+    first, second = (cache.embed(TEXTS, Double()) for _ in range(2))
+    assert first.dtype == second.dtype == np.float32
+    assert first.tobytes() == second.tobytes()
+
+
+def test_an_encoder_may_change_the_list_that_it_is_given(cache: EmbeddingCache) -> None:
+    class Taking(CountingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            vectors = super().encode(texts)
+            texts.clear()
+            return vectors
+
+    encoder, texts = Taking(), list(TEXTS)
+    assert np.array_equal(cache.get_many(IDS, texts, encoder), encoder.vectors(TEXTS))
+    assert texts == TEXTS
+
+
+class Meanwhile(CountingEncoder):
+    """Another process does something between the look-up of a call and what the call stores."""
+
+    def __init__(self, do: Callable[[EmbeddingCache], object], path: Path) -> None:
+        super().__init__()
+        self.do = do
+        self.path = path
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        if texts == [CANARY_TEXT]:
+            with EmbeddingCache(self.path) as other:
+                self.do(other)
+        return super().encode(texts)
+
+
+@pytest.mark.parametrize("forget", ["prune", "clear", "clear the model"])
+def test_a_hit_that_another_process_forgets_meanwhile_is_stored_with_its_document(
+    forget: str, cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    ways: dict[str, Callable[[EmbeddingCache], object]] = {
+        "prune": lambda other: other.prune(standalone=True),
+        "clear": lambda other: other.clear(),
+        "clear the model": lambda other: other.clear(model_name="fake"),
+    }
+    cache.embed(TEXTS, encoder)
+    late = Meanwhile(ways[forget], cache.path)
+    assert np.array_equal(cache.get_many(IDS, TEXTS, late), encoder.vectors(TEXTS))
+    assert late.calls == []
+    assert np.array_equal(cache.matrix("fake", doc_ids=IDS)[1], encoder.vectors(TEXTS))
+
+
+def test_a_document_that_another_process_edits_meanwhile_stands_for_the_last_text_stored(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.embed(["ours", "theirs"], encoder)
+    late = Meanwhile(lambda other: other.get("a", "theirs", encoder), cache.path)
+    assert np.array_equal(cache.get("a", "ours", late), encoder.vector("ours"))
+    assert cache.matrix("fake")[1].tolist() == encoder.vectors(["ours"]).tolist()
 
 
 # --- what a call writes ---------------------------------------------------------------------

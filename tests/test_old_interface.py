@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,24 @@ def test_a_cache_that_nobody_closes_has_stored_what_it_gave(cache_path: Path, en
     EmbeddingCache(cache_path).get("a", "text", encoder)
     with EmbeddingCache(cache_path) as cache:
         assert ("a" in cache, cache.verify()) == (True, [])
+
+
+def test_a_program_that_closes_nothing_ends_silently(cache_path: Path) -> None:
+    script = """
+import sys, threading
+from embstore import EmbeddingCache
+from tests.fakes import CountingEncoder
+cache = EmbeddingCache(sys.argv[1])
+cache.get("a", "text", CountingEncoder())
+thread = threading.Thread(target=cache.get, args=("b", "more", CountingEncoder()))
+thread.start()
+thread.join()
+pages = cache.iter_matrix("fake", batch_rows=1)
+next(pages)
+"""
+    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", script, str(cache_path)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with EmbeddingCache(cache_path) as cache:
+        assert (len(cache), cache.verify()) == (2, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -125,7 +126,8 @@ def test_a_spawned_process_opens_the_file_for_itself(cache: EmbeddingCache, enco
 
 @contextlib.contextmanager
 def forked(work: Callable[[], object]) -> Iterator[None]:
-    """Run a function in a forked child beside the block; it must end well."""
+    """Run a function in a forked child beside the block; it must end well, and within a minute."""
+    alive, kept_open = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -136,9 +138,14 @@ def forked(work: Callable[[], object]) -> Iterator[None]:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
             os._exit(code)
+    os.close(kept_open)  # the child alone holds it now, so that its end can be waited for
     try:
         yield
     finally:
+        ended, _, _ = select.select([alive], [], [], 60)
+        os.close(alive)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
 
@@ -328,6 +335,17 @@ def test_after_a_kill_while_filling_only_the_rest_is_encoded(cache_path: Path) -
         assert cache.verify() == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal, also where the tests run in the background."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread only")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_filling_keeps_what_was_encoded(cache_path: Path) -> None:
     def interrupt(texts: list[str]) -> None:
         if len(encoder.calls) == 4:

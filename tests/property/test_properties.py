@@ -68,7 +68,7 @@ def test_canonical_json_is_the_same_in_any_order_and_reads_back(settings: dict[s
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(short_texts, max_size=12), min_size=1, max_size=4), st.integers(1, 5))
 def test_any_calls_give_the_matrix_without_a_cache_and_encode_each_text_once(
     calls: list[list[str]], batch_size: int
@@ -82,7 +82,7 @@ def test_any_calls_give_the_matrix_without_a_cache_and_encode_each_text_once(
         assert all(len(call) <= batch_size for call in encoder.calls)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(ids, short_texts, max_size=8), st.dictionaries(ids, short_texts, max_size=8), st.data())
 def test_matrix_gives_what_each_document_was_stored_with_last(
     first: dict[str, str], then: dict[str, str], data: st.DataObject
@@ -105,7 +105,7 @@ def test_matrix_gives_what_each_document_was_stored_with_last(
             assert [doc_id for page, _ in pages for doc_id in page] == every
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=finite))
 def test_any_finite_vectors_come_back_bit_for_bit(vectors: np.ndarray) -> None:
     names = [f"doc {i}" for i in range(len(vectors))]
@@ -115,7 +115,7 @@ def test_any_finite_vectors_come_back_bit_for_bit(vectors: np.ndarray) -> None:
         assert (found, matrix.view(np.uint32).tolist()) == (names, vectors.view(np.uint32).tolist())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(ids, st.text(st.characters(codec="utf-8"), max_size=4)), min_size=1, unique=True))
 def test_ids_and_collections_of_any_unicode_are_kept_apart(names: list[tuple[str, str]]) -> None:
     encoder = CountingEncoder(dim=2)
