@@ -312,6 +312,6 @@ class EmbeddingCache(StoredEmbeddings):
         if settings is not None:
             raise InvalidInputError("settings= goes with model_name= alone; a model says its own")
         if isinstance(model, ModelIdentity):
-            return (model if model_name is None else model.renamed(model_name)), None
+            return ModelIdentity.of(model_name or model.model_name, model.settings, role=role), None
         encoder = as_encoder(model, model_name)
         return encoder.identity(role), encoder

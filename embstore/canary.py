@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,10 +66,20 @@ def check_same_model(identity: ModelIdentity, stored: Vectors, encoded: Vectors)
         difference = f"it gives {encoded.size} values a text, stored are {stored.size}"
     raise ModelChangedError(
         f"model {str(identity)!r} is not the model that filled this cache: {difference}. Store the new model under "
-        f"another model_name=, or forget the old vectors with clear(model_name={identity.model_name!r})",
+        f"another model_name=, or forget the old vectors with clear(model_name={identity.model_name!r}); an index made "
+        f"of them must then be made anew under another collection_name=",
         model_name=identity.model_name,
         identity=identity,
     )
+
+
+@dataclass
+class _Known:
+    """What is known of an encoder object under an identity: its canary, and the stored models it was compared with."""
+
+    lock: Any = field(default_factory=threading.RLock)
+    canary: Vectors | None = None
+    model_ids: set[int] = field(default_factory=set)
 
 
 class ModelGuard:
@@ -78,7 +91,7 @@ class ModelGuard:
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
-        self._seen: dict[int, tuple[Callable[[], Any], set[tuple[ModelIdentity, int]]]] = {}
+        self._encoders: dict[tuple[int, int], tuple[Callable[[], Any], dict[ModelIdentity, _Known]]] = {}
 
     def check(
         self,
@@ -100,7 +113,7 @@ class ModelGuard:
         Returns
         -------
         ndarray of shape (dim,) or None
-            A canary that is still to be stored.
+            The encoder's canary, to be stored with a model that has none; None where nothing was compared.
 
         Raises
         ------
@@ -109,43 +122,59 @@ class ModelGuard:
         EncoderError
             The encoder cannot take the canary.
         """
-        if not self.enabled or (model is not None and self.has_seen(encoder, model)):
+        if not self.enabled:
             return None
-        if model is None:
-            return encode_canary(encoder, role)
-        if model.canary is not None:
-            check_same_model(identity, model.canary, encode_canary(encoder, role))
-            self.remember(encoder, model)
-            return None
-        if hit is None:
-            return None
-        text, stored = hit
-        check_same_model(identity, stored, encoder.encode([text], role=role, batch_size=1)[0])
-        return encode_canary(encoder, role)
+        known = self._known(encoder, identity)
+        with known.lock:
+            return self._check(encoder, role, identity, model, hit, known)
+
+    def _check(
+        self,
+        encoder: NamedEncoder,
+        role: Role,
+        identity: ModelIdentity,
+        model: StoredModel | None,
+        hit: tuple[str, Vectors] | None,
+        known: _Known,
+    ) -> Vectors | None:
+        if model is not None and model.model_id in known.model_ids:
+            return known.canary
+        if model is not None and model.canary is None:
+            if hit is None:
+                return None
+            text, stored = hit
+            check_same_model(identity, stored, encoder.encode([text], role=role, batch_size=1)[0])
+        canary = encode_canary(encoder, role) if known.canary is None else known.canary
+        if model is not None:
+            self.confirm(encoder, model, canary)
+        known.canary = canary
+        return canary
 
     def confirm(self, encoder: NamedEncoder, model: StoredModel, canary: Vectors | None) -> None:
-        """Note that a canary was stored; where another process stored its own first, compare with that."""
-        if canary is not None and model.canary is not None:
+        """Compare a canary with that of a stored model, which another process may have put there in the meantime.
+
+        Raises
+        ------
+        ModelChangedError
+            They differ.
+        """
+        if canary is None or model.canary is None:
+            return
+        known = self._known(encoder, model.identity)
+        if model.model_id not in known.model_ids:
             check_same_model(model.identity, model.canary, canary)
-            self.remember(encoder, model)
+            known.model_ids.add(model.model_id)
 
-    def has_seen(self, encoder: NamedEncoder, model: StoredModel) -> bool:
-        """Tell whether this encoder object was compared with this stored model before."""
-        reference, seen = self._seen.get(id(encoder.model), (None, set()))
-        return reference is not None and reference() is encoder.model and (model.identity, model.model_id) in seen
-
-    def remember(self, encoder: NamedEncoder, model: StoredModel) -> None:
-        """Note that this encoder object is what filled this stored model."""
-        key = id(encoder.model)
-        reference, seen = self._seen.get(key, (None, set()))
+    def _known(self, encoder: NamedEncoder, identity: ModelIdentity) -> _Known:
+        key = (os.getpid(), id(encoder.model))  # the process: a lock that was held at a fork is never released
+        reference, known = self._encoders.get(key, (None, {}))
         if reference is None or reference() is not encoder.model:
-            reference, seen = self._reference(encoder.model), set()
-        seen.add((model.identity, model.model_id))
-        self._seen[key] = (reference, seen)
+            known = {}
+            self._encoders[key] = (self._reference(encoder.model, key), known)
+        return known.setdefault(identity, _Known())
 
-    def _reference(self, model: Any) -> Callable[[], Any]:
-        key = id(model)
+    def _reference(self, model: Any, key: tuple[int, int]) -> Callable[[], Any]:
         try:
-            return weakref.ref(model, lambda _: self._seen.pop(key, None))
+            return weakref.ref(model, lambda _: self._encoders.pop(key, None))
         except TypeError:  # objects with __slots__ and C types: kept alive, so that their id stays theirs
             return lambda: model

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from embstore import claims
 from embstore.canary import ModelGuard
 from embstore.codec import Vectors
 from embstore.contents import Contents, FillReport, Found
@@ -17,7 +18,6 @@ from embstore.identity import ModelIdentity, Role
 from embstore.inputs import check_dim
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
-from embstore.turns import turn_of
 
 # What a crash can cost: about this much of the model's work, or this many rows.
 GROUP_S = 1.0
@@ -82,23 +82,35 @@ class Filling:
             Batches before the one that failed are stored, nothing of that one is.
         """
         contents = Contents(texts, content_hashes)
-        turn = turn_of(self.store.path, self.identity)
-        n_done = turn.n_done
-        found = self._look_up(contents)
-        if found.lookup.found.all():
-            return self._finish(contents, found, batch_size, progress)
-        with turn.lock:
-            if turn.n_done != n_done:  # another thread encoded meanwhile, perhaps the same texts
-                found = self._look_up(contents)
-            try:
-                return self._finish(contents, found, batch_size, progress)
-            finally:
-                turn.n_done += 1
+        n_encoded, encode_s = 0, 0.0
+        while True:
+            n_released = claims.n_released()
+            found = self._look_up(contents)
+            missing = np.flatnonzero(~found.lookup.found)
+            with claims.claim(self.store.path, self.identity, [contents.keys[row] for row in missing]) as claimed:
+                mine = missing[claimed.mine]
+                if len(mine) and claims.n_released() != n_released:  # another thread has stored something since
+                    found = self._look_up(contents)
+                    mine = mine[~found.lookup.found[mine]]
+                group = self._finish(contents, found, mine, batch_size, progress)
+            n_encoded += len(mine)
+            encode_s += group.encode_s
+            if not claimed.others:
+                vectors = contents.in_callers_order(group.vectors)
+                return FillReport(vectors, n_encoded, len(contents.keys) - n_encoded, encode_s)
+            claimed.wait_for_others()
 
-    def _finish(self, contents: Contents, found: Found, batch_size: int, progress: bool | None) -> FillReport:
-        """Check the model, record what is stored, encode what is not."""
-        missing = np.flatnonzero(~found.lookup.found)
-        if len(missing) and self.store.read_only:
+    def _finish(
+        self,
+        contents: Contents,
+        found: Found,
+        to_encode: npt.NDArray[np.intp],
+        batch_size: int,
+        progress: bool | None,
+    ) -> Group:
+        """Check the model, record what is stored, encode and store some of what is not."""
+        if not found.lookup.found.all() and self.store.read_only:
+            missing = np.flatnonzero(~found.lookup.found)
             raise ReadOnlyError(
                 f"{self.store.path!r} can only be read, and {len(missing)} of {len(contents.keys)} texts are not in "
                 f"it (the first: {contents.texts[missing[0]]!r:.60}); fill it where it can be written",
@@ -108,10 +120,9 @@ class Filling:
         if found.model is not None and not self.store.read_only:
             self._record_hits(found.model, contents, found)
         group = Group(self, contents, found)
-        if len(missing):
-            self._encode(group, missing, batch_size, progress)
-        n_hits = len(contents.keys) - len(missing)
-        return FillReport(contents.in_callers_order(group.vectors), len(missing), n_hits, group.encode_s)
+        if len(to_encode):
+            self._encode(group, to_encode, batch_size, progress)
+        return group
 
     def _look_up(self, contents: Contents) -> Found:
         """Read what is stored, in one state of the store."""
@@ -146,8 +157,9 @@ class Filling:
             oldest = hits[np.argmin(found.lookup.vector_ids[hits])]
             hit = (contents.texts[oldest], found.lookup.vectors[oldest])
         self.canary = self.guard.check(self.encoder, self.role, self.identity, found.model, hit)
-        if self.canary is not None and found.model is not None and not self.store.read_only:
-            self.guard.confirm(self.encoder, self.store.set_canary(found.model, self.canary), self.canary)
+        if found.model is None or found.model.canary is not None or self.canary is None or self.store.read_only:
+            return
+        self.guard.confirm(self.encoder, self.store.set_canary(found.model, self.canary), self.canary)
 
     def _record_hits(self, model: StoredModel, contents: Contents, found: Found) -> None:
         """Store what is new about texts whose vectors are stored; where nothing is, take no write lock."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeGuard, cast
 
 from embstore.errors import InvalidInputError, InvalidTypeError
@@ -65,7 +66,7 @@ class ModelIdentity:
     Raises
     ------
     InvalidInputError
-        The name is empty.
+        The name is empty, or the settings are not canonical JSON.
     """
 
     model_name: str
@@ -73,6 +74,12 @@ class ModelIdentity:
 
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
+        if not isinstance(self.settings_json, str) or not _is_canonical(self.settings_json):
+            raise InvalidInputError(
+                f"settings_json {self.settings_json!r:.80} is not the canonical JSON of a mapping; "
+                f"use ModelIdentity.of(model_name, settings)",
+                settings_json=self.settings_json,
+            )
 
     @classmethod
     def of(
@@ -102,6 +109,8 @@ class ModelIdentity:
         InvalidInputError
             The name is empty, a setting is not a JSON scalar, or the setting "role" is no role.
         """
+        if not isinstance(settings, Mapping | None):
+            raise InvalidTypeError(f"settings is {type(settings).__name__}, not a dict: {settings!r:.80}")
         settings = dict(settings or {})
         given = settings.pop("role", "document")
         if given not in ROLES:
@@ -121,6 +130,15 @@ class ModelIdentity:
 
     def __str__(self) -> str:
         return self.model_name if self.settings_json == "{}" else f"{self.model_name} {self.settings_json}"
+
+
+@lru_cache(maxsize=1024)
+def _is_canonical(settings_json: str) -> bool:
+    try:
+        settings = json.loads(settings_json)
+        return isinstance(settings, dict) and canonical_json(settings) == settings_json
+    except (ValueError, RecursionError):
+        return False
 
 
 def check_model_name(model_name: object) -> str:

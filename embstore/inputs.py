@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -74,8 +75,12 @@ def check_scope(model_name: str | None, collection: str | None) -> None:
 
 def check_count(value: int, name: str) -> int:
     """Give a number of things, at least one."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidTypeError(f"{name} is {type(value).__name__}, not int: {value!r:.80}")
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        value = operator.index(value)  # numpy's integers too
+    except TypeError:
+        raise InvalidTypeError(f"{name} is {type(value).__name__}, not int: {value!r:.80}") from None
     if value < 1:
         raise InvalidInputError(f"{name} is {value}; it must be at least 1")
     return value

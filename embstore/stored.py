@@ -150,7 +150,8 @@ class StoredEmbeddings:
     ) -> int:
         """Forget documents, so that their next `get` encodes them anew; all in one transaction.
 
-        A document's present vector is removed where no other document uses it.
+        A document's present vector is removed where no other document uses it, also where the text was cached without
+        an id too.
 
         Parameters
         ----------

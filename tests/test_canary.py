@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,19 +239,39 @@ def test_the_guard_knows_an_object_and_not_its_id() -> None:
     named = as_encoder(first)
     identity = named.identity("document")
     model = StoredModel(1, identity, 8, encode_canary(named, "document"), "")
-    guard.remember(named, model)
-    assert guard.has_seen(named, model)
-    assert not guard.has_seen(as_encoder(other), model)
-    assert not guard.has_seen(named, StoredModel(2, identity, 8, model.canary, ""))
-    guard._seen[id(other)] = guard._seen[id(first)]  # as if it had taken the first one's id
-    assert not guard.has_seen(as_encoder(other), model)
+    for _ in range(2):
+        guard.check(named, "document", identity, model, None)
+    assert (first.n_canaries, other.n_canaries) == (2, 0)
+    guard._encoders[os.getpid(), id(other)] = guard._encoders[os.getpid(), id(first)]  # as if it had the first one's id
+    guard.check(as_encoder(other), "document", identity, model, None)
+    assert other.n_canaries == 1
+
+
+def test_what_a_model_stores_after_another_took_its_name_is_refused(cache: EmbeddingCache) -> None:
+    """The old model is checked, then the name is cleared and filled by a new one while the old one encodes."""
+    new = CountingEncoder(seed=1)
+
+    class Overtaken(CountingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            if texts == ["second"]:
+                with EmbeddingCache(cache.path) as other:
+                    other.clear(model_name="fake")
+                    other.get("c", "third", new)
+            return super().encode(texts)
+
+    old = Overtaken()
+    cache.get("a", "first", old)
+    with pytest.raises(ModelChangedError):
+        cache.get("b", "second", old)
+    assert cache.matrix("fake")[0] == ["c"]
+    assert np.array_equal(cache.get("b", "second", new), new.vector("second"))
 
 
 def test_dead_encoders_are_forgotten(cache: EmbeddingCache) -> None:
     for _ in range(3):
         cache.get("a", "text", CountingEncoder())
     gc.collect()
-    assert cache._guard._seen == {}
+    assert cache._guard._encoders == {}
 
 
 def test_objects_with_slots_and_without_a_hash_work_and_are_checked(cache: EmbeddingCache) -> None:

@@ -215,6 +215,19 @@ def test_a_flipped_bit_in_the_closed_file_is_noticed(filled: Path, encoder: Coun
         assert cache.verify() == []
 
 
+def test_a_damaged_entry_of_the_index_hands_out_no_other_texts_vector(filled: Path, encoder: CountingEncoder) -> None:
+    mine, other = vector_id(filled, "doc 3"), vector_id(filled, "doc 5")
+    ((key,),) = rows(filled, "SELECT content_hash FROM vectors WHERE vector_id = ?", mine)
+    entry = key + bytes([mine])  # in the table itself, the dim follows on the hash
+    data = filled.read_bytes()
+    assert data.count(entry) == 1
+    filled.write_bytes(data.replace(entry, key + bytes([other])))
+    with EmbeddingCache(filled) as cache:
+        assert cache.verify() != []
+        assert np.array_equal(cache.get("doc 3", "text 3", encoder), encoder.vector("text 3"))
+        assert np.array_equal(cache.embed(TEXTS, encoder), encoder.vectors(TEXTS))
+
+
 def test_a_flipped_bit_of_the_database_header_is_told(filled: Path) -> None:
     flip_bit(filled, 3)
     with pytest.raises(EmbstoreError, match="not an SQLite database"):

@@ -17,6 +17,9 @@ import pytest
 
 from embstore import (
     EmbeddingCache,
+    EmbstoreError,
+    InvalidInputError,
+    InvalidTypeError,
     NewerStoreError,
     NotAStoreError,
     ReadOnlyError,
@@ -225,8 +228,20 @@ def test_what_names_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("path", [None, 1, b"embeddings.db"])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(StorePathError, match=type(path).__name__):
+    with pytest.raises(InvalidTypeError, match=type(path).__name__):
         EmbeddingCache(path)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "error"),
+    [("1", InvalidTypeError), (None, InvalidTypeError), (-1, InvalidInputError), (float("nan"), InvalidInputError)],
+)
+def test_a_wait_that_is_no_number_of_seconds_is_refused_before_a_file_is_made(
+    timeout_s: Any, error: type[EmbstoreError], cache_path: Path
+) -> None:
+    with pytest.raises(error, match="timeout_s"):
+        EmbeddingCache(cache_path, timeout_s=timeout_s)
+    assert not cache_path.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,3 +356,68 @@ def test_an_interrupt_while_filling_keeps_what_was_encoded(cache_path: Path) -> 
         with pytest.raises(KeyboardInterrupt):
             cache.get_many(IDS, TEXTS, encoder, batch_size=10)
         assert (len(cache), cache.verify()) == (40, [])
+
+
+CLOSED_WHILE_USED = """
+import sys, threading
+from embstore import EmbeddingCache, StoreClosedError
+from tests.fakes import CountingEncoder
+
+cache = EmbeddingCache(sys.argv[1])
+encoder = CountingEncoder()
+under_way = threading.Barrier(5)
+ended = []
+
+def work(name):
+    cache.get(name, name, encoder)
+    under_way.wait()
+    try:
+        for i in range(100_000):
+            cache.get(f"{name} {i}", f"{name} {i}", encoder)
+    except StoreClosedError:
+        ended.append(name)
+
+threads = [threading.Thread(target=work, args=(f"thread {i}",)) for i in range(4)]
+for thread in threads:
+    thread.start()
+under_way.wait()
+cache.close()
+for thread in threads:
+    thread.join()
+print(len(ended))
+"""
+
+
+def test_a_cache_that_is_closed_while_threads_use_it_ends_them_with_an_error_of_ours(cache_path: Path) -> None:
+    for _ in range(3):
+        ran = subprocess.run(
+            [sys.executable, "-c", CLOSED_WHILE_USED, str(cache_path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=Path(__file__).parent.parent,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout.strip()) == (0, "4"), ran.stderr
+    with EmbeddingCache(cache_path) as cache:
+        assert cache.verify() == []
+
+
+def test_a_query_does_not_wait_for_another_threads_long_call(cache: EmbeddingCache) -> None:
+    begun, query_done = threading.Event(), threading.Event()
+
+    class Slow(CountingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            if texts[0].startswith("long"):
+                begun.set()
+                assert query_done.wait(60)
+            return super().encode(texts)
+
+    encoder = Slow()
+    filling = threading.Thread(target=cache.get_many, args=(["a"], ["long text"], encoder))
+    filling.start()
+    assert begun.wait(60)
+    assert np.array_equal(cache.embed_query("query", encoder), encoder.vector("query"))
+    query_done.set()
+    filling.join()
+    assert sorted(encoder.texts) == ["long text", "query"]

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embstore import DimensionError, ModelIdentity, content_hash
+from embstore import DimensionError, ModelIdentity, StoreBusyError, content_hash
 from embstore.stores import open_store, tables
 from embstore.stores.base import Store, StoredModel
 from embstore.stores.sqlite import SQLiteStore
+from embstore.stores.sqlite_errors import sqlite3
 from embstore.stores.tables import documents, vectors
 from tests.fakes import CountingEncoder
 
@@ -158,3 +159,18 @@ def test_several_writes_in_a_block_are_one_transaction(store: Store, model: Stor
         fail()
     assert store.count_documents() == 0
     assert np.array_equal(store.look_up(model, KEYS[:1]).vectors[0], VECTORS[0])
+
+
+def test_a_lock_met_while_reading_is_no_damage(
+    store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*arguments: object) -> list[object]:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vectors, "_fetch", locked)
+        with pytest.raises(StoreBusyError):
+            store.look_up(model, KEYS)
+    assert store.look_up(model, KEYS).found.all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from embstore.encoders import sentence_transformer
@@ -47,7 +48,8 @@ def as_encoder(model: Any, model_name: str | None = None) -> NamedEncoder:
 
 
 def _load_once(name: str) -> Any:
+    key = str(Path(name).resolve()) if Path(name).is_dir() else name  # "./model" is another after a chdir
     with _loading:
-        if name not in _loaded:
-            _loaded[name] = sentence_transformer.load(name)
-        return _loaded[name]
+        if key not in _loaded:
+            _loaded[key] = sentence_transformer.load(name)
+        return _loaded[key]

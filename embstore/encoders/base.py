@@ -12,6 +12,7 @@ from embstore.errors import (
     EncoderError,
     EncoderOutputError,
     InvalidInputError,
+    InvalidTypeError,
     ModelNameError,
     PrecisionError,
 )
@@ -132,8 +133,14 @@ class NamedEncoder:
 
     def _settings(self, role: Role) -> Mapping[str, Setting]:
         settings = getattr(self.model, "model_settings", None)
-        if not isinstance(settings, Mapping):
+        if settings is None:
             return {}
+        if not isinstance(settings, Mapping):
+            raise InvalidTypeError(
+                f"model_settings of {self.model_name!r} is {type(settings).__name__}, not a dict; without it, vectors "
+                f"of models with other settings would be taken for this one's",
+                model_name=self.model_name,
+            )
         if "role" in settings:
             raise InvalidInputError(
                 f"model_settings of {self.model_name!r} has the key 'role', which embstore sets itself; rename it",

@@ -25,6 +25,7 @@ class _Handle:
         self.connection = connection
         self.pid = os.getpid()
         self.is_writing = False
+        self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
 
     def __del__(self) -> None:
         if self.pid == os.getpid():
@@ -50,32 +51,42 @@ class Database:
     """
 
     def __init__(self, path: str | Path, *, timeout_s: float = 30.0, allow_network_filesystem: bool = False) -> None:
-        self.timeout_s = timeout_s
+        self.timeout_s = opening.checked_timeout(timeout_s)
         self._path = opening.checked_path(path, allow_network_filesystem=allow_network_filesystem)
         self.path = str(self._path)
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._registering = threading.Lock()
         self._closed = False
         with _preparing, forks.transaction(), self.errors():
             self.read_only = opening.prepare(self._path, timeout_s)
         _databases.add(self)
 
-    def _handle(self) -> _Handle:
-        """Give this thread's connection, opened on first use; inside `forks.transaction`, as opening takes a lock."""
-        if self._closed:
-            raise self._closed_error()
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        if handle is None or handle.pid != os.getpid():
-            mode = "ro" if self.read_only else "rw"
-            handle = self._local.handle = _Handle(opening.connect(self._path, mode, self.timeout_s))
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[_Handle]:
+        """Lend this thread's connection, opened on first use; neither a fork nor `close` comes in between."""
+        with self.errors(), forks.transaction():  # opening takes a lock of SQLite's too
+            handle: _Handle | None = getattr(self._local, "handle", None)
+            if handle is None or handle.pid != os.getpid():
+                handle = self._local.handle = self._open()
+            with handle.lock:
+                if self._closed:
+                    raise self._closed_error()
+                yield handle
+
+    def _open(self) -> _Handle:
+        with self._registering:
+            if self._closed:
+                raise self._closed_error()
+            handle = _Handle(opening.connect(self._path, "ro" if self.read_only else "rw", self.timeout_s))
             self._handles.add(handle)
-        return handle
+            return handle
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Read one state of the file, whatever others write meanwhile; inside `writing`, what was written there."""
-        with self.errors(), forks.transaction():
-            connection = self._handle().connection
+        with self._using() as handle:
+            connection = handle.connection
             if connection.in_transaction:
                 yield connection
                 return
@@ -99,8 +110,7 @@ class Database:
                 f"{self.path!r} can only be read; give this user write access to the file and its folder, or copy it",
                 path=self.path,
             )
-        with self.errors(), forks.transaction():
-            handle = self._handle()
+        with self._using() as handle:
             if handle.is_writing:
                 yield handle.connection
                 return
@@ -128,20 +138,22 @@ class Database:
         """Write the file anew without unused space, which no transaction can hold."""
         with self.writing():
             pass  # a file that can only be read, or is locked, says so
-        with self.errors(), forks.transaction():
-            connection = self._handle().connection
-            connection.execute(f"PRAGMA page_size = {page_size}")
-            connection.execute("VACUUM")
+        with self._using() as handle:
+            handle.connection.execute(f"PRAGMA page_size = {page_size}")
+            handle.connection.execute("VACUUM")
 
     def close(self) -> None:
-        """Close the connections of all threads of this process."""
-        self._closed = True
-        for handle in list(self._handles):
-            if handle.pid == os.getpid():
+        """Close the connections of all threads of this process, each when its transaction has ended."""
+        with self._registering:
+            self._closed = True
+            handles = [handle for handle in self._handles if handle.pid == os.getpid()]
+        for handle in handles:
+            with handle.lock:
                 handle.connection.close()
 
     def disown(self) -> None:
         """Keep the connections open for good: a forked child may neither use nor close its parent's."""
+        self._registering = threading.Lock()
         for handle in self._handles:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
 

@@ -8,11 +8,19 @@ cut, and nothing lies beside the file at rest. WAL is left alone: the WAL-reset 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from embstore.errors import NotAStoreError, ReadOnlyError, StorePathError, UnsafeStoreError
+from embstore.errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    NotAStoreError,
+    ReadOnlyError,
+    StorePathError,
+    UnsafeStoreError,
+)
 from embstore.stores import schema
 from embstore.stores.filesystem import network_filesystem
 from embstore.stores.sqlite_errors import READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
@@ -30,6 +38,21 @@ PER_CONNECTION = (
 )
 
 
+def checked_timeout(timeout_s: object) -> float:
+    """Give a number of seconds to wait for a lock.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        It is no number, or negative or not finite.
+    """
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
+        raise InvalidTypeError(f"timeout_s is {type(timeout_s).__name__}, not a number of seconds: {timeout_s!r:.80}")
+    if not 0 <= timeout_s < math.inf:
+        raise InvalidInputError(f"timeout_s is {timeout_s}; give a number of seconds, 0 or more")
+    return float(timeout_s)
+
+
 def checked_path(path: object, *, allow_network_filesystem: bool) -> Path:
     """Give the absolute path of a file that a cache can be in.
 
@@ -45,10 +68,11 @@ def checked_path(path: object, *, allow_network_filesystem: bool) -> Path:
             f"SQLite {sqlite3.sqlite_version} is too old, 3.37 or newer is needed; pip install pysqlite3-binary",
             path=str(path),
         )
-    if not isinstance(path, (str, Path)):
-        raise StorePathError(f"path is {type(path).__name__}, not str or Path: {path!r:.80}", path=str(path))
-    if str(path) in ("", ":memory:") or "\0" in str(path):
-        raise StorePathError(f"path {str(path)!r} names no file; for a cache that is not kept, use a temporary file")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidTypeError(f"path is {type(path).__name__}, not str or Path: {path!r:.80}")
+    named = os.fspath(path)
+    if named in ("", ":memory:") or "\0" in named:
+        raise StorePathError(f"path {named!r} names no file; for a cache that is not kept, use a temporary file")
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links that may change
     kind = None if allow_network_filesystem else network_filesystem(absolute)
     if kind is not None:

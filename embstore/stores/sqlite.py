@@ -69,7 +69,11 @@ class SQLiteStore:
         """
         with self._database.writing() as connection:
             model = models.find(connection, identity)
-            expected_dim = model.dim if model else dim if canary is None else canary.size
+            expected_dim = dim
+            if model is not None:
+                expected_dim = model.dim
+            elif canary is not None:
+                expected_dim = canary.size
             if expected_dim != dim:
                 raise DimensionError(
                     f"the vectors have {dim} values, those of model {str(identity)!r} have {expected_dim}; "

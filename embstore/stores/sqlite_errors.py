@@ -45,6 +45,8 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
     """Choose our error by SQLite's result code."""
     code = result_code(error)
     primary = None if code is None else code & 0xFF
+    if code is None and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)):
+        return StoreError(f"{path!r}: {type(error).__name__}: {error}", path=path)
     if primary in (BUSY, LOCKED):
         return StoreBusyError(
             f"{path!r} was locked by another process for more than {timeout_s:g} s; "

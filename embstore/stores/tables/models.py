@@ -109,7 +109,7 @@ def checked(row: tuple[Any, ...]) -> StoredModel:
     if not sound:
         raise DamagedStoreError(
             f"the row of model {model_name!r:.80} (model_id {model_id!r:.20}) is damaged: "
-            f"its checksum does not fit; verify() lists what is lost",
+            f"its checksum does not fit; clear(model_name=...) removes it with its vectors",
             model_name=model_name,
         )
     return model

@@ -1,0 +1,95 @@
+"""Threads of a process claim the texts that they encode, so that a text that several miss is encoded once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from embstore.identity import ModelIdentity
+
+Claim = tuple[int, str, ModelIdentity, bytes]
+"""Process, file, model, content. The process: what another thread claimed before a fork is nobody's in the child."""
+
+
+@dataclass
+class _Owner:
+    thread: int
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What came of a claim.
+
+    Attributes
+    ----------
+    mine : list of int
+        Which of the contents no other thread has claimed.
+    others : list of Event
+        Set when a thread that has claimed some of the rest is through with them.
+    """
+
+    mine: list[int]
+    others: list[threading.Event]
+
+    def wait_for_others(self) -> None:
+        """Wait for them, after the block of the claim: two threads inside of theirs could wait for each other."""
+        for other in self.others:
+            other.wait()
+
+
+_owners: dict[Claim, _Owner] = {}
+_lock = threading.Lock()
+_n_released = 0
+
+
+def n_released() -> int:
+    """Count the claims that are over. Where it has grown since a look-up, the look-up can be out of date."""
+    return _n_released
+
+
+@contextlib.contextmanager
+def claim(store: str, identity: ModelIdentity, keys: Sequence[bytes]) -> Iterator[Claimed]:
+    """Claim contents for this thread while the block lasts.
+
+    Parameters
+    ----------
+    store : str
+        The path of the file.
+    identity : ModelIdentity
+    keys : sequence of bytes
+        Content hashes, distinct.
+    """
+    global _n_released
+    if not keys:
+        yield Claimed([], [])
+        return
+    where = (os.getpid(), os.path.realpath(store), identity)
+    me = _Owner(threading.get_ident())
+    with _lock:
+        owners = [_owners.setdefault((*where, key), me) for key in keys]
+    # What this thread has claimed already: an encoder that asks the cache itself must not wait for itself.
+    mine = [i for i, owner in enumerate(owners) if owner.thread == me.thread]
+    others = {id(owner): owner.done for owner in owners if owner.thread != me.thread}
+    try:
+        yield Claimed(mine, list(others.values()))
+    finally:
+        with _lock:
+            for key, owner in zip(keys, owners, strict=True):
+                if owner is me:
+                    del _owners[(*where, key)]
+            _n_released += bool(mine)
+        me.done.set()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _owners.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
