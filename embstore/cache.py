@@ -63,6 +63,7 @@ class EmbeddingCache(StoredEmbeddings):
         allow_network_filesystem: bool = False,
     ) -> None:
         super().__init__(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
+        self.check_canary = check_canary
         self._guard = ModelGuard(enabled=check_canary)
 
     def get(

@@ -42,7 +42,9 @@ def encode_canary(encoder: NamedEncoder, role: Role) -> Vectors:
     return as_vectors(canary)
 
 
-def check_same_model(identity: ModelIdentity, stored: Vectors, encoded: Vectors) -> None:
+def check_same_model(
+    identity: ModelIdentity, stored: Vectors, encoded: Vectors, *, filled: str = "this cache", cure: str | None = None
+) -> None:
     """Compare a stored vector with what the live encoder gives for the same text.
 
     By distance, not by cosine, which would not see that a normalisation was lost:
@@ -51,6 +53,10 @@ def check_same_model(identity: ModelIdentity, stored: Vectors, encoded: Vectors)
     Parameters
     ----------
     stored, encoded : ndarray of shape (dim,), float32
+    filled : str
+        What the stored vector is of, for the message.
+    cure : str, optional
+        What to do, for the message; by default what helps with a cache.
 
     Raises
     ------
@@ -64,10 +70,12 @@ def check_same_model(identity: ModelIdentity, stored: Vectors, encoded: Vectors)
         difference = f"its vectors differ from the stored ones (distance {np.linalg.norm(a - b):.3g})"
     else:
         difference = f"it gives {encoded.size} values a text, stored are {stored.size}"
+    cure = cure or (
+        f"store the new model under another model_name=, or forget the old vectors with "
+        f"clear(model_name={identity.model_name!r})"
+    )
     raise ModelChangedError(
-        f"model {str(identity)!r} is not the model that filled this cache: {difference}. Store the new model under "
-        f"another model_name=, or forget the old vectors with clear(model_name={identity.model_name!r}); an index made "
-        f"of them must then be made anew under another collection_name=",
+        f"model {str(identity)!r} is not the model that filled {filled}: {difference}; {cure}",
         model_name=identity.model_name,
         identity=identity,
     )

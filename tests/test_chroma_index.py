@@ -16,7 +16,8 @@ from embstore.codec import Vectors
 from embstore.errors import CollectionMismatchError, DimensionError, SearchIndexError
 from embstore.search import chroma
 from embstore.search.base import HASH_KEY, Document, Metadata, StoredDocument
-from embstore.search.chroma import MODEL_NAME_KEY, SETTINGS_KEY, ChromaIndex, open_client
+from embstore.search.chroma import MODEL_NAME_KEY, SETTINGS_KEY, ChromaIndex
+from embstore.search.chroma_client import open_client
 from tests.fakes import CountingEncoder
 
 if TYPE_CHECKING:

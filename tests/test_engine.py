@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from embstore.errors import (
     InvalidInputError,
     InvalidTypeError,
     LibraryLockedError,
+    ModelChangedError,
     ModelExistsError,
     ModelNameError,
     SearchIndexError,
@@ -692,3 +694,49 @@ def test_progress_is_shown_when_asked_for_or_on_a_terminal(
     printed = capsys.readouterr()
     assert ("Indexing" in printed.err) is shown
     assert printed.out == ""
+
+
+def test_an_index_refuses_a_model_that_was_swapped_behind_its_name_also_once_the_cache_is_cleared(
+    library: Path,
+) -> None:
+    with CachedSemanticSearchEngine(CountingEncoder(), path=library) as engine:
+        engine.index_documents(["text 1", "text 2"])
+        engine.cache.clear()
+    with CachedSemanticSearchEngine(CountingEncoder(seed=1), path=library) as engine:
+        for use in (lambda: engine.search("text 1"), lambda: engine.index_documents(["text 1"])):
+            with pytest.raises(ModelChangedError, match=r"the collection 'documents'.*collection_name="):
+                use()
+    with SemanticSearchEngine(CountingEncoder(seed=1), path=library) as engine, pytest.raises(ModelChangedError):
+        engine.search("text 1")
+    with SemanticSearchEngine(CountingEncoder(), path=library) as engine:
+        assert engine.search("text 1")[0].document == "text 1"
+
+
+def test_an_empty_index_takes_whatever_model_comes(library: Path) -> None:
+    with SemanticSearchEngine(CountingEncoder(), path=library) as engine:
+        engine.index_documents(["text 1"])
+        engine.delete_documents(["doc_0"])
+    with SemanticSearchEngine(CountingEncoder(seed=1), path=library) as engine:
+        engine.index_documents(["text 1"])
+        assert engine.search("text 1")[0].score == pytest.approx(1.0)
+
+
+def test_two_threads_that_index_one_id_leave_the_document_of_the_one_that_came_last(library: Path) -> None:
+    encoder = CountingEncoder()
+    with CachedSemanticSearchEngine(encoder, path=library) as engine:
+        reports: list[IndexReport] = []
+
+        def index(text: str) -> None:
+            reports.append(engine.index_documents([text], ids=["X"]))
+
+        for attempt in range(5):
+            reports.clear()
+            threads = [threading.Thread(target=index, args=(f"version {attempt}.{i}",)) for i in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            (record,) = engine.collection.get(ids=["X"])["documents"] or ()
+            assert sum(report.updated + report.added for report in reports) == 2
+            assert record in {f"version {attempt}.{i}" for i in range(2)}
+            assert engine.index_documents([record], ids=["X"]).unchanged == 1

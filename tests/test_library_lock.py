@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from embstore.errors import LibraryLockedError, SearchIndexError, StorePathError
-from embstore.search.chroma import open_client
+from embstore.search.chroma_client import open_client
 from embstore.search.lock import HOLDER_NAME, LOCK_NAME, LibraryHandle
 
 chromadb = pytest.importorskip("chromadb", reason="needs the extra chroma")
@@ -168,7 +168,7 @@ FORK = """
 import os, subprocess, sys
 from pathlib import Path
 from embstore.errors import LibraryLockedError
-from embstore.search.chroma import open_client
+from embstore.search.chroma_client import open_client
 from embstore.search.lock import LibraryHandle
 
 folder = Path(sys.argv[1])
@@ -211,7 +211,7 @@ def test_a_forked_child_ends_normally(tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
-from embstore.search.chroma import open_client
+from embstore.search.chroma_client import open_client
 from embstore.search.lock import LibraryHandle
 client = LibraryHandle(Path(sys.argv[1]), open_client).client
 child = os.fork()

@@ -65,7 +65,9 @@ def main() -> None:
 @main.command()
 @click.argument("library", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", metavar="MODEL", help="Default: the one of the collection, all-MiniLM-L6-v2 for a new one.")
+@click.option(
+    "--model", metavar="MODEL", help="Default: the one of the collection, or of the library; all-MiniLM-L6-v2."
+)
 @_collection
 @_as_json
 def index(library: Path, files: tuple[Path, ...], model: str | None, collection: str, as_json: bool) -> None:
@@ -76,7 +78,7 @@ def index(library: Path, files: tuple[Path, ...], model: str | None, collection:
     read, nothing is indexed. Only texts that the library has no vector of are encoded.
     """
     documents = read_documents(files)
-    model = model or lib.model_of(library, collection) or DEFAULT_MODEL
+    model = model or lib.model_of(library, collection) or lib.only_model(library) or DEFAULT_MODEL
     with _engine(library, model, collection) as engine:
         report = engine.index_documents(
             [document.text for document in documents],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embstore import EmbeddingCache
 from embstore.errors import InvalidInputError
-from embstore.search.engine import CACHE_NAME
+from embstore.search.cached_engine import CACHE_NAME
 
 MODELS_NAME = "embstore-cli.json"
 """What collections were indexed with, beside the library's other files."""
@@ -64,6 +64,12 @@ def model_of(library: Path, collection: str) -> str | None:
             f"say which by --model: {', '.join(names)}"
         )
     return names[0] if names else None
+
+
+def only_model(library: Path) -> str | None:
+    """Tell which model all collections of a library were indexed with; None where they differ, or there are none."""
+    models = set(_noted_models(library).values())
+    return models.pop() if len(models) == 1 else None
 
 
 def note_model(library: Path, collection: str, model: str) -> None:

@@ -105,9 +105,21 @@ class VectorIndex(Protocol):
     Whatever it raises is an EmbstoreError.
     """
 
+    name: str
+    """The collection's."""
+
     @property
     def identity(self) -> ModelIdentity:
         """The model whose document vectors it holds."""
+
+    def canary(self) -> Vectors | None:
+        """Give the canary (dim,) of the model that filled it; None where none was noted."""
+
+    def note_canary(self, canary: Vectors) -> None:
+        """Note the canary of the model that fills it from now on."""
+
+    def count(self) -> int:
+        """Count the documents that it holds."""
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, StoredDocument]:
         """Tell what it holds of distinct doc_ids; those that it does not hold are left out."""
@@ -138,6 +150,9 @@ class VectorSource(Protocol):
     """Where the vectors of an engine come from: the one thing in which engines differ."""
 
     encoder: NamedEncoder
+
+    checks_model: bool
+    """Whether the model may be given a canary."""
 
     def documents(self, doc_ids: Sequence[str], texts: Sequence[str], progress: bool | None) -> tuple[Vectors, int]:
         """Give the vectors of n documents, (n, dim), and how many distinct texts were encoded for them."""

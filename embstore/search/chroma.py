@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from embstore.codec import Vectors
+from embstore.codec import Vectors, as_vectors, blob_to_vector
 from embstore.encoders import without_surrogates
-from embstore.errors import CollectionMismatchError, DimensionError, EmbstoreError, MissingExtraError, SearchIndexError
+from embstore.errors import CollectionMismatchError, DimensionError
 from embstore.identity import ModelIdentity
 from embstore.search.base import HASH_KEY, Document, Metadata, MetadataPatch, SearchHit, StoredDocument, Where
+from embstore.search.chroma_client import chroma_errors, import_chromadb
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
-    from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
 
 MODEL_NAME_KEY = "embstore:model_name"
 SETTINGS_KEY = "embstore:settings"
+CANARY_KEY = "embstore:canary"
 SPACE: Final = "cosine"
 
 _PAGE = 1024  # records; larger pages are not faster
 _PAGE_BYTES = 2**25  # a server takes requests of 40 MiB, and there are metadata too
 _MOST_RESULTS = 2**31 - 1  # Chroma counts in 32 bits
-
-
-def import_chromadb() -> Any:
-    """Import chromadb.
-
-    Raises
-    ------
-    MissingExtraError
-        It is not installed.
-    """
-    try:
-        import chromadb
-    except ImportError as error:
-        raise MissingExtraError("chromadb", "chroma", "semantic search") from error
-    return chromadb
-
-
-def open_client(folder: Path) -> Client:
-    """Open a client on a folder, always with the same settings: Chroma refuses two kinds in a process.
-
-    Raises
-    ------
-    SearchIndexError
-        The folder holds no database of Chroma's, or another client has it open in this process.
-    """
-    chromadb = import_chromadb()
-    settings = chromadb.config.Settings(anonymized_telemetry=False)
-    with _chroma_errors(f"open the library folder {str(folder)!r}"):
-        return cast("Client", chromadb.PersistentClient(folder, settings=settings))
 
 
 class ChromaIndex:
@@ -83,7 +55,7 @@ class ChromaIndex:
 
     def __init__(self, client: ClientAPI, collection_name: str, identity: ModelIdentity) -> None:
         self._client = client
-        self._name = collection_name
+        self.name = collection_name
         self._dim: int | None = None
         with self._errors("open"):
             self.collection = self._open(identity)
@@ -100,12 +72,32 @@ class ChromaIndex:
         """Raise CollectionMismatchError where the collection holds the vectors of another model."""
         if identity != self.identity:
             raise CollectionMismatchError(
-                f"collection {self._name!r} holds vectors of the model {str(self.identity)!r}, not of "
+                f"collection {self.name!r} holds vectors of the model {str(self.identity)!r}, not of "
                 f"{str(identity)!r}; use another collection_name=, or that model",
-                collection_name=self._name,
+                collection_name=self.name,
                 stored=self.identity,
                 given=identity,
             )
+
+    def canary(self) -> Vectors | None:
+        """Read it from the collection's metadata; None also where it cannot be read. See `VectorIndex.canary`."""
+        try:
+            return blob_to_vector(base64.b64decode(self.collection.metadata[CANARY_KEY], validate=True))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def note_canary(self, canary: Vectors) -> None:
+        """Write it into the collection's metadata. See `VectorIndex.note_canary`."""
+        noted = base64.b64encode(as_vectors(canary).tobytes()).decode("ascii")
+        with self._errors("note the model of"):
+            collection = self._get()
+            collection.modify(metadata={**_other_metadata(collection), CANARY_KEY: noted})
+            self.collection = self._get()
+
+    def count(self) -> int:
+        """Count the records. See `VectorIndex.count`."""
+        with self._errors("read"):
+            return self.collection.count()
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, StoredDocument]:
         """Read the hashes and metadata of distinct doc_ids. See `VectorIndex.stored`."""
@@ -186,31 +178,31 @@ class ChromaIndex:
         space = _space(collection)
         if space != SPACE:
             raise CollectionMismatchError(
-                f"collection {self._name!r} measures by {space!r}, not by {SPACE!r}; use another collection_name=",
-                collection_name=self._name,
+                f"collection {self.name!r} measures by {space!r}, not by {SPACE!r}; use another collection_name=",
+                collection_name=self.name,
                 space=space,
             )
         if {MODEL_NAME_KEY, SETTINGS_KEY} <= (collection.metadata or {}).keys():
             return collection
         if collection.count():
             raise CollectionMismatchError(
-                f"collection {self._name!r} was not made by embstore, and it holds records whose model is not known; "
+                f"collection {self.name!r} was not made by embstore, and it holds records whose model is not known; "
                 f"use another collection_name=",
-                collection_name=self._name,
+                collection_name=self.name,
             )
         _write_identity(collection, identity)
         return self._get()
 
     def _get(self) -> Collection:
         # Without an embedding function: the default one downloads a model.
-        return self._client.get_collection(self._name, embedding_function=None)
+        return self._client.get_collection(self.name, embedding_function=None)
 
     def _get_or_create(self, identity: ModelIdentity) -> Collection:
         try:
             return self._get()
         except import_chromadb().errors.NotFoundError:
             self._client.get_or_create_collection(
-                self._name,
+                self.name,
                 embedding_function=None,
                 configuration={"hnsw": {"space": SPACE}},
                 metadata=_identity_metadata(identity),
@@ -252,16 +244,16 @@ class ChromaIndex:
             self._dim = len(rows[0]) if rows is not None and len(rows) else None
         if self._dim is not None and vectors.shape[1] != self._dim:
             raise DimensionError(
-                f"collection {self._name!r} holds vectors of {self._dim} values, and model "
+                f"collection {self.name!r} holds vectors of {self._dim} values, and model "
                 f"{self.identity.model_name!r} gave {vectors.shape[1]}; it is not the model that filled the collection",
-                collection_name=self._name,
+                collection_name=self.name,
             )
 
     def _pages(self, doc_ids: Sequence[str]) -> Iterator[list[str]]:
         return (list(doc_ids[i : i + self._page]) for i in range(0, len(doc_ids), self._page))
 
     def _errors(self, doing: str) -> AbstractContextManager[None]:
-        return _chroma_errors(f"{doing} the collection {self._name!r}")
+        return chroma_errors(f"{doing} the collection {self.name!r}")
 
 
 def _space(collection: Collection) -> str | None:
@@ -277,22 +269,15 @@ def _identity_metadata(identity: ModelIdentity) -> dict[str, Any]:
 
 
 def _write_identity(collection: Collection, identity: ModelIdentity) -> None:
-    """Note the model and keep the other keys; `modify` replaces them all, and takes no "hnsw:space"."""
-    others = {key: value for key, value in (collection.metadata or {}).items() if key != "hnsw:space"}
-    collection.modify(metadata={**others, **_identity_metadata(identity)})
+    """Note the model and keep the other keys, which `modify` would replace."""
+    collection.modify(metadata={**_other_metadata(collection), **_identity_metadata(identity)})
+
+
+def _other_metadata(collection: Collection) -> dict[str, Any]:
+    return {key: value for key, value in (collection.metadata or {}).items() if key != "hnsw:space"}
 
 
 def _stored_document(record: Mapping[str, Any] | None) -> StoredDocument:
     metadata: Metadata = dict(record or {})
     content_hash = metadata.pop(HASH_KEY, None)
     return StoredDocument(content_hash if isinstance(content_hash, str) else None, metadata)
-
-
-@contextmanager
-def _chroma_errors(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except EmbstoreError:
-        raise
-    except Exception as error:
-        raise SearchIndexError(f"Chroma could not {doing}: {type(error).__name__}: {error}") from error

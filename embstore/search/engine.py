@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from embstore.cache import EmbeddingCache
+from embstore.canary import check_same_model, encode_canary
 from embstore.encoders import NamedEncoder
 from embstore.errors import StoreClosedError, UnknownModelError
 from embstore.identity import check_model_name
 from embstore.inputs import check_doc_ids
 from embstore.search.base import IndexReport, SearchHit, VectorSource, Where
-from embstore.search.chroma import ChromaIndex, import_chromadb, open_client
+from embstore.search.chroma import ChromaIndex
+from embstore.search.chroma_client import import_chromadb, open_client
 from embstore.search.indexing import index_documents, reindex_document
 from embstore.search.inputs import check_collection_name, check_document, check_documents, check_folder, check_query
 from embstore.search.lock import LibraryHandle
-from embstore.search.sources import CachedSource, DirectSource, named_encoder
+from embstore.search.sources import DirectSource, named_encoder
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "embstore-library"
 DEFAULT_COLLECTION = "documents"
-CACHE_NAME = "embeddings.db"  # in the library folder, beside Chroma's own files
+
+# Between comparing and writing, no other thread may write to the same collection: Chroma leaves ids out that it has.
+_writers: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
 
 
 class SemanticSearchEngine:
@@ -74,6 +79,9 @@ class SemanticSearchEngine:
         import_chromadb()
         self._library: LibraryHandle | None = None
         self._closed = False
+        self._model_is_checked = False
+        place = id(client) if client is not None else str(self._folder.resolve())
+        self._writer = _writers.setdefault((place, collection_name), threading.RLock())
         with ExitStack() as opened:
             if client is None:
                 self._library = LibraryHandle(self._folder, open_client)
@@ -138,7 +146,9 @@ class SemanticSearchEngine:
             The model failed or is another one than before, or Chroma or the cache failed.
         """
         checked, n_repeated = check_documents(documents, ids, metadatas)
-        return index_documents(checked, self._matching_index(), self._source, n_repeated=n_repeated, progress=progress)
+        index = self._checked_index()
+        with self._writer:
+            return index_documents(checked, index, self._source, n_repeated=n_repeated, progress=progress)
 
     def reindex_document(self, doc_id: str, document: str, metadata: dict[str, Any] | None = None) -> IndexReport:
         """Encode a document whatever is known of it, and put it in the place of the one under its id.
@@ -161,7 +171,8 @@ class SemanticSearchEngine:
             As `index_documents`.
         """
         checked = check_document(doc_id, document, metadata)
-        return reindex_document(checked, self._matching_index(), self._source)
+        with self._writer:
+            return reindex_document(checked, self._checked_index(), self._source)
 
     def delete_documents(self, ids: Iterable[str]) -> int:
         """Remove documents from the index; vectors that are cached stay cached.
@@ -176,7 +187,9 @@ class SemanticSearchEngine:
         InvalidInputError, InvalidTypeError, SearchIndexError
             An id cannot be one, and nothing was removed; or Chroma failed.
         """
-        return self._open_index().delete(check_doc_ids(ids))
+        checked = check_doc_ids(ids)
+        with self._writer:
+            return self._open_index().delete(checked)
 
     def search(self, query: str, n_results: int = 10, where: Where | None = None) -> list[SearchHit]:
         """Find the documents that are nearest to a query in meaning.
@@ -200,7 +213,7 @@ class SemanticSearchEngine:
             As `index_documents`; SearchIndexError also for a filter that Chroma cannot read.
         """
         check_query(query, n_results, where)
-        index = self._matching_index()
+        index = self._checked_index()
         return index.query(self._source.query(query), n_results, where)
 
     def rename_model(self, old: str, new: str) -> None:
@@ -252,48 +265,22 @@ class SemanticSearchEngine:
         index.check_identity(self._source.encoder.identity("document"))
         return index
 
-
-class CachedSemanticSearchEngine(SemanticSearchEngine):
-    """Semantic search over documents whose vectors are computed once and kept.
-
-    The same as `SemanticSearchEngine`, with a cache before the model: a text that was encoded once, under any id and
-    in any run, is not encoded again.
-
-    Parameters
-    ----------
-    model, model_name, path, client, collection_name
-        See `SemanticSearchEngine`. The cache is the file ``embeddings.db`` in the folder `path`, with `client` too.
-    cache : EmbeddingCache, optional
-        Used in place of that file, and never closed. Collections with the same ids can share it.
-
-    Raises
-    ------
-    EmbstoreError
-        As `SemanticSearchEngine`, and StoreError where the cache cannot be opened.
-    """
-
-    def __init__(
-        self,
-        model: Any = None,
-        *,
-        model_name: str | None = None,
-        path: str | os.PathLike[str] = DEFAULT_PATH,
-        client: ClientAPI | None = None,
-        collection_name: str = DEFAULT_COLLECTION,
-        cache: EmbeddingCache | None = None,
-    ) -> None:
-        self._given_cache = cache
-        super().__init__(model, model_name=model_name, path=path, client=client, collection_name=collection_name)
-
-    def _open_source(self, encoder: NamedEncoder, collection_name: str, opened: ExitStack) -> VectorSource:
-        cache = self._given_cache
-        if cache is None:
-            cache = EmbeddingCache(self._folder / CACHE_NAME)
-            opened.callback(cache.close)
-        self._cache = cache
-        return CachedSource(encoder, cache, collection_name)
-
-    @property
-    def cache(self) -> EmbeddingCache:
-        """The cache."""
-        return self._cache
+    def _checked_index(self) -> ChromaIndex:
+        """Give the index where the model gives the vectors that it was filled with; asked once an engine."""
+        index = self._matching_index()
+        if self._model_is_checked or not self._source.checks_model:
+            return index
+        encoder = self._source.encoder
+        canary, stored = encode_canary(encoder, "document"), index.canary()
+        if stored is not None and index.count():
+            check_same_model(
+                encoder.identity("document"),
+                stored,
+                canary,
+                filled=f"the collection {index.name!r}",
+                cure="use another collection_name=, or the model that filled it",
+            )
+        else:  # what an empty index was filled with once does not matter
+            index.note_canary(canary)
+        self._model_is_checked = True
+        return index

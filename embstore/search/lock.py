@@ -122,7 +122,7 @@ def created_folder(folder: Path) -> Path:
         It cannot be created.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # Chroma's files hold the texts, for all to read
         return folder.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:  # a file in the way, a loop of links, a NUL in the name
         raise StorePathError(f"library folder {str(folder)!r} cannot be created: {error}", path=str(folder)) from error

@@ -40,6 +40,8 @@ class DirectSource:
     encoder : NamedEncoder
     """
 
+    checks_model = True
+
     def __init__(self, encoder: NamedEncoder) -> None:
         self.encoder = encoder
 
@@ -83,6 +85,7 @@ class CachedSource:
     def __init__(self, encoder: NamedEncoder, cache: EmbeddingCache, collection: str) -> None:
         self.encoder = encoder
         self.cache = cache
+        self.checks_model = cache.check_canary
         self._collection = collection
 
     def documents(self, doc_ids: Sequence[str], texts: Sequence[str], progress: bool | None) -> tuple[Vectors, int]:
