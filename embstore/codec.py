@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -211,9 +212,43 @@ def model_checksum(model_id: int, fields: Sequence[str | int], canary: bytes | N
         The other columns in the order of the table; each is told apart from its neighbours.
     canary : bytes or None
     """
-    row = json.dumps([model_id, *fields, canary.hex() if canary is not None else None])
-    digest = hashlib.blake2b(row.encode("ascii"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    return _json_checksum([model_id, *fields, canary.hex() if canary is not None else None])
+
+
+def collection_checksum(fields: Sequence[str | int]) -> int:
+    """Checksum a row of the table collections: a signed 64-bit integer.
+
+    Parameters
+    ----------
+    fields : sequence of str and int
+        The other columns in the order of the table; each is told apart from its neighbours.
+    """
+    return _json_checksum(fields)
+
+
+def text_checksum(collection: str, doc_id: str, content_hash: bytes, metadata: str, text: str) -> int:
+    """Checksum a row of the table texts: a signed 64-bit integer.
+
+    Parameters
+    ----------
+    collection : str
+        The collection that the row is asked or written for.
+    doc_id : str
+    content_hash : bytes
+        32 bytes.
+    metadata, text : str
+        The length of each field is in the sum too, so that each is told apart from its neighbours.
+    """
+    fields = [collection.encode(), doc_id.encode(), content_hash, metadata.encode(), text.encode()]
+    return _digest(b"".join([struct.pack("<5Q", *map(len, fields)), *fields]))
+
+
+def _json_checksum(row: Sequence[object]) -> int:
+    return _digest(json.dumps(row).encode("ascii"))
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 def _hash_sums(content_hashes: ContentHashes) -> Words:

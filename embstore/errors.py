@@ -167,5 +167,17 @@ class LibraryLockedError(EmbstoreError, BlockingIOError):
     """Another process has this library folder open."""
 
 
+class TooManyRemovalsError(EmbstoreError, ValueError):
+    """More documents would be removed from a collection than the call allows; none was.
+
+    Attributes
+    ----------
+    n_removed, n_documents : int
+        How many would be removed, and how many the collection held before the call.
+    max_removed : float
+        The share that was allowed.
+    """
+
+
 class CollectionMismatchError(EmbstoreError, ValueError):
     """A collection holds the vectors of another model, or was not made by embstore."""

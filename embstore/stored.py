@@ -12,7 +12,7 @@ from embstore.errors import AmbiguousModelError, UnknownModelError
 from embstore.identity import ModelIdentity, Role, Setting, check_model_name, check_role, is_storable
 from embstore.inputs import check_count, check_doc_ids, check_scope
 from embstore.stores import open_store
-from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, StoredModel
+from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, Store, StoredModel
 
 
 class StoredEmbeddings:
@@ -29,6 +29,11 @@ class StoredEmbeddings:
     ) -> None:
         self._store = open_store(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
         self.path = Path(self._store.path)
+
+    @property
+    def store(self) -> Store:
+        """Where the rows live, for an index that keeps its texts in the same file."""
+        return self._store
 
     def __enter__(self) -> Self:
         return self
@@ -175,10 +180,10 @@ class StoredEmbeddings:
         return self._store.forget_documents(list(dict.fromkeys(listed)), model_name=model_name, collection=collection)
 
     def clear(self, *, model_name: str | None = None, collection: str | None = None) -> int:
-        """Forget everything, or a model, or a collection; all in one transaction.
+        """Forget all embeddings, or those of a model, or of a collection; all in one transaction.
 
         A model goes with its vectors, its canary and its name. A collection goes as by `invalidate` of each of its
-        documents.
+        documents. The texts and metadata of an exact index stay: an engine's `delete_documents` removes them.
 
         Returns
         -------

@@ -65,6 +65,42 @@ JOIN models ON models.model_id = documents.model_id
 """
 
 
+ENCODINGS = """
+CREATE TABLE encodings (
+    model_id INTEGER PRIMARY KEY REFERENCES models,
+    n_texts INTEGER NOT NULL CHECK (n_texts >= 0),
+    n_chars INTEGER NOT NULL CHECK (n_chars >= 0),
+    seconds REAL NOT NULL CHECK (seconds >= 0),
+    checksum INTEGER NOT NULL
+) STRICT
+"""
+
+COLLECTIONS = """
+CREATE TABLE collections (
+    collection TEXT PRIMARY KEY CHECK (collection <> ''),
+    model_name TEXT NOT NULL CHECK (model_name <> ''),
+    settings TEXT NOT NULL,
+    n_texts INTEGER NOT NULL CHECK (n_texts >= 0),
+    texts_version INTEGER NOT NULL,
+    vectors_version INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+TEXTS = """
+CREATE TABLE texts (
+    text_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    collection TEXT NOT NULL REFERENCES collections,
+    doc_id TEXT NOT NULL CHECK (doc_id <> ''),
+    content_hash BLOB NOT NULL CHECK (length(content_hash) = 32),
+    metadata TEXT NOT NULL,
+    text TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (collection, doc_id)
+) STRICT
+"""
+
+
 @migrations()
 def m001_initial(db: Database) -> None:
     """Models, their vectors, the documents that point at them, and the view that people look at."""
@@ -72,3 +108,11 @@ def m001_initial(db: Database) -> None:
         db.execute(statement)
     db.execute("PRAGMA application_id = 1701667443")
     db.execute("PRAGMA user_version = 1")
+
+
+@migrations()
+def m002_speeds_and_texts(db: Database) -> None:
+    """How long each model has taken, and the texts and metadata of collections that need no other index."""
+    for statement in (ENCODINGS, COLLECTIONS, TEXTS):
+        db.execute(statement)
+    db.execute("PRAGMA user_version = 2")

@@ -11,13 +11,14 @@ import pytest
 
 from embstore import EmbeddingCache
 from embstore.stores import summary, verify
-from embstore.stores.tables import documents, models, vectors
+from embstore.stores.tables import collections, documents, encodings, models, texts, vectors
 from tests.files import connection, define
 
-MODULES: tuple[ModuleType, ...] = (models, vectors, documents, summary, verify)
+MODULES: tuple[ModuleType, ...] = (models, vectors, documents, encodings, collections, texts, summary, verify)
 
 BY_HASH = "sqlite_autoindex_vectors_1"
 BY_VECTOR = "documents_by_vector"
+BY_DOC_ID = "sqlite_autoindex_texts_1"
 OF_SCOPE = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=?)"
 OF_ID = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id=?)"
 USED = [f"SEARCH documents USING COVERING INDEX {BY_VECTOR} (vector_id=?)"]
@@ -42,6 +43,15 @@ PLANS = {
     "documents.DELETE_SCOPE": [OF_SCOPE],
     "documents.NEXT_SCOPE": ["SEARCH documents USING PRIMARY KEY ((model_id,collection)>(?,?))"],
     "documents.FIRST_SCOPE": ["SCAN documents"],  # LIMIT 1: the first row of the key
+    "encodings.FIND": ["SEARCH encodings USING INTEGER PRIMARY KEY (rowid=?)"],
+    "encodings.DELETE": ["SEARCH encodings USING INTEGER PRIMARY KEY (rowid=?)"],
+    "collections.FIND": ["SEARCH collections USING PRIMARY KEY (collection=?)"],
+    "texts.IDS": [f"SEARCH texts USING COVERING INDEX {BY_DOC_ID} (collection=?)"],
+    "texts.ANY": [f"SEARCH texts USING COVERING INDEX {BY_DOC_ID} (collection=?)"],
+    "texts.READ": ["SEARCH texts USING INTEGER PRIMARY KEY (rowid=?)"],
+    "texts.READ_RANGE": ["SEARCH texts USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "texts.FIND_IDS": [f"SEARCH texts USING COVERING INDEX {BY_DOC_ID} (collection=? AND doc_id=?)"],
+    "texts.DELETE": [f"SEARCH texts USING INDEX {BY_DOC_ID} (collection=? AND doc_id=?)"],
     "summary.COUNT_VECTORS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "summary.COUNT_DOCUMENTS": ["SEARCH documents USING PRIMARY KEY (model_id=?)"],
     "summary.LIST_DOCUMENTS": [
@@ -62,6 +72,9 @@ WHOLE = {
         f"SCAN documents USING COVERING INDEX {BY_VECTOR}",
     ],
     "summary.COUNT_USED": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
+    "encodings.MODEL_IDS": ["SCAN encodings"],
+    "collections.ALL": ["SCAN collections"],
+    "verify.TEXT_IDS": ["SCAN texts"],
     "verify.ALL_MODELS": ["SCAN models"],
     "verify.VECTOR_IDS": ["SCAN vectors"],
     "verify.DOCUMENTS": ["SCAN documents", "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"],
@@ -71,6 +84,7 @@ WHOLE = {
 WITHOUT_A_PLAN = {
     *("models.INSERT", "vectors.INSERT", "vectors.UPSERT", "documents.UPSERT"),
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
+    *("encodings.UPSERT", "encodings.DELETE_ALL", "collections.UPSERT", "texts.INSERT"),
     *("verify.INTEGRITY_CHECK", "verify.FOREIGN_KEY_CHECK"),
 }
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embstore import DimensionError, ModelIdentity, StoreBusyError, content_hash
+from embstore import (
+    DimensionError,
+    EmbeddingCache,
+    ModelIdentity,
+    NewerStoreError,
+    StoreBusyError,
+    content_hash,
+)
 from embstore.stores import open_store, tables
 from embstore.stores.base import Store, StoredModel
+from embstore.stores.opening import PAGE_SIZE
+from embstore.stores.schema import SCHEMA_VERSION
 from embstore.stores.sqlite import SQLiteStore
 from embstore.stores.sqlite_errors import sqlite3
 from embstore.stores.tables import documents, vectors
+from embstore.stores.texts import StoredText
 from tests.fakes import CountingEncoder
+from tests.files import connection, define, dump, rows
 
 IDENTITY = ModelIdentity.of("m", {"a": 1})
 KEYS = [content_hash(f"text {i}") for i in range(50)]
@@ -174,3 +186,147 @@ def test_a_lock_met_while_reading_is_no_damage(
         with pytest.raises(StoreBusyError):
             store.look_up(model, KEYS)
     assert store.look_up(model, KEYS).found.all()
+
+
+# --- what is noted of collections -----------------------------------------------------------
+
+OTHER = ModelIdentity("other")
+ONE_MORE = np.full((1, 5), 2, np.float32)
+
+# Which of the collections of the models m, m with other settings, and other, are to be read anew.
+CHANGES: dict[str, tuple[Callable[[Store, StoredModel], object], set[str]]] = {
+    "another vector": (lambda store, m: store.replace_vectors(m, KEYS[:1], ONE_MORE, standalone=False), {"m"}),
+    "the same vector": (lambda store, m: store.replace_vectors(m, KEYS[:1], VECTORS[:1], standalone=True), set()),
+    "a new vector": (lambda store, m: store.replace_vectors(m, [bytes(32)], ONE_MORE, standalone=True), set()),
+    "a document that others share": (lambda store, m: forget(store, ["shared"]), set()),
+    "a document": (lambda store, m: forget(store, ["mine"]), {"m"}),
+    "an unknown document": (lambda store, m: forget(store, ["unknown"]), set()),
+    "a model": (lambda store, m: store.forget_models("m"), {"m"}),
+    "another model": (lambda store, m: store.forget_models("other"), {"other"}),
+    "all models": (lambda store, m: store.forget_models(None), {"m", "other", "no vectors"}),
+    "what is unused": (lambda store, m: store.prune(standalone=False, dry_run=False), {"other"}),
+    "a dry run": (lambda store, m: store.prune(standalone=True, dry_run=True), set()),
+    "a rename before": (lambda store, m: rename_and_replace(store, m), {"m"}),
+}
+
+
+def forget(store: Store, doc_ids: list[str]) -> int:
+    return store.forget_documents(doc_ids, model_name=None, collection=None)
+
+
+def rename_and_replace(store: Store, model: StoredModel) -> None:
+    """Write with what was read of a model before it was renamed."""
+    store.rename_model("m", "renamed")
+    store.replace_vectors(model, KEYS[:1], ONE_MORE, standalone=False)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_vectors_is_noted_at_the_collections_of_their_model(change: str, cache_path: Path) -> None:
+    write, expected = CHANGES[change]
+    store = open_store(cache_path)
+    model, other = store.ensure_model(IDENTITY, 5, None), store.ensure_model(OTHER, 5, None)
+    store.insert_vectors(model, KEYS[:3], VECTORS[:3], standalone=False)
+    store.insert_vectors(other, KEYS[:3], VECTORS[:3], standalone=False)
+    store.put_documents(model, "", ["mine", "shared", "last"], KEYS[:3])
+    store.put_documents(model, "x", ["sharing"], KEYS[1:2])
+    for name, identity in (("m", IDENTITY), ("other", OTHER), ("no vectors", ModelIdentity("m"))):
+        store.texts.ensure_collection(name, identity)
+    before = dict(rows(cache_path, "SELECT collection, vectors_version FROM collections"))
+    write(store, model)
+    after = dict(rows(cache_path, "SELECT collection, vectors_version FROM collections"))
+    assert {name for name in after if after[name] > before[name]} == expected
+    store.close()
+
+
+def test_where_the_row_of_a_model_is_damaged_every_collection_is_noted(cache_path: Path) -> None:
+    with EmbeddingCache(cache_path) as cache:
+        cache.put_many(["a"], ["A"], np.ones((1, 3)), model_name="m")
+        cache.store.texts.ensure_collection("c", OTHER)
+        define(cache_path, "UPDATE models SET checksum = checksum + 1")
+        cache.clear(model_name="m")
+    assert rows(cache_path, "SELECT vectors_version FROM collections") == [(1,)]
+
+
+def test_a_collection_with_texts_keeps_its_model_and_an_empty_one_takes_another(store: Store) -> None:
+    def ensured(identity: ModelIdentity) -> ModelIdentity:
+        return store.texts.ensure_collection("c", identity).identity
+
+    assert [ensured(IDENTITY), ensured(OTHER)] == [IDENTITY, OTHER]
+    store.texts.put("c", [StoredText("a", KEYS[0], "{}", "text 0")])
+    assert [ensured(IDENTITY), ensured(OTHER)] == [OTHER, OTHER]
+    store.texts.delete("c", ["a"])
+    assert ensured(IDENTITY) == IDENTITY
+
+
+# --- how long models take -------------------------------------------------------------------
+
+
+def write_text_for_a_number(path: Path) -> None:
+    """Put text that is not UTF-8 into a column of numbers, which a damaged page can have."""
+    with connection(path, "rw") as connected:
+        for before, after in (("REAL", "ANY"), ("ANY", "REAL")):
+            connected.execute("PRAGMA writable_schema = ON")
+            connected.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'encodings'", (before, after)
+            )
+            connected.execute("PRAGMA writable_schema = RESET")
+            connected.commit()
+            if after == "ANY":
+                connected.execute("UPDATE encodings SET seconds = CAST(x'ff80fe' AS TEXT)")
+                connected.commit()
+
+
+def overwrite_its_page(path: Path) -> None:
+    ((page,),) = rows(path, "SELECT rootpage FROM sqlite_master WHERE name = 'encodings'")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_SIZE)
+        file.write(bytes(range(1, 251)))
+
+
+@pytest.mark.parametrize("damage", [write_text_for_a_number, overwrite_its_page])
+def test_damage_to_the_noted_speeds_keeps_nothing_from_being_stored(
+    damage: Callable[[Path], None], cache_path: Path, encoder: CountingEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddingCache(cache_path) as cache:
+        cache.get_many(["a", "b"], ["A", "B"], encoder)
+    damage(cache_path)
+    can_be_mended = damage is write_text_for_a_number
+    with EmbeddingCache(cache_path) as cache, caplog.at_level(logging.WARNING, "embstore"):
+        assert cache.verify() != []
+        assert cache.estimate_s(10, encoder) is None
+        for text in ("C", "D"):
+            assert np.array_equal(cache.get_many([text], [text], encoder), encoder.vectors([text]))
+        assert cache.missing(["A", "B", "C", "D"], encoder) == []
+        assert len(cache) == 4
+        assert (cache.verify() == []) == can_be_mended
+        assert (cache.estimate_s(10, encoder) is not None) == can_be_mended
+    assert len(caplog.records) == (0 if can_be_mended else 1)
+    assert can_be_mended or "is not noted" in caplog.text
+
+
+# --- files that became newer ----------------------------------------------------------------
+
+
+def test_nothing_is_written_to_a_file_that_a_newer_embstore_has_migrated(
+    cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    cache.get_many(["a", "b"], ["A", "B"], encoder)
+    define(cache.path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    before = dump(cache.path)
+    writes: list[Callable[[], object]] = [
+        lambda: cache.get("c", "C", encoder),
+        lambda: cache.put_many(["c"], ["C"], encoder.vectors(["C"]), model_name="fake"),
+        lambda: cache.invalidate("a"),
+        cache.clear,
+        cache.prune,
+        lambda: cache.rename_model("fake", "new"),
+        cache.compact,
+    ]
+    for write in writes:
+        with pytest.raises(NewerStoreError, match=r"schema version \d+, this embstore knows up to"):
+            write()
+        assert dump(cache.path) == before
+    assert np.array_equal(cache.get_many(["a"], ["A"], encoder), encoder.vectors(["A"]))
+    define(cache.path, f"PRAGMA user_version = {SCHEMA_VERSION}")
+    cache.get("c", "C", encoder)
+    assert len(cache) == 3

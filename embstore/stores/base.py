@@ -1,6 +1,7 @@
 """What a store must do: the protocol, and the values that cross it.
 
-A store knows model identities, content hashes, vectors and documents, and nothing of texts or encoders.
+A store knows model identities, content hashes, vectors and documents, and nothing of encoders. Of texts it knows only
+what `embstore.stores.texts` says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from embstore.codec import Vectors
 from embstore.identity import ModelIdentity, Setting
+from embstore.stores.texts import TextStore
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class VectorLookup:
         """Give the answer of a store that has none of n contents."""
         nothing = np.zeros(n, dtype=np.bool_)
         return cls(np.empty((n, dim), np.float32), nothing, nothing.copy(), nothing.copy(), np.zeros(n, dtype=np.int64))
+
+    def take(self, rows: Sequence[int]) -> VectorLookup:
+        """Give some rows, in this order."""
+        at = np.array(rows, dtype=np.intp)
+        return VectorLookup(
+            self.vectors[at], self.found[at], self.damaged[at], self.standalone[at], self.vector_ids[at]
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,10 @@ class Store(Protocol):
     path: str
     read_only: bool
 
+    @property
+    def texts(self) -> TextStore:
+        """The collections whose texts are in the store too."""
+
     def reading(self) -> AbstractContextManager[Any]:
         """Let the reads of a block see one state of the store."""
 
@@ -176,6 +189,12 @@ class Store(Protocol):
 
     def mark_standalone(self, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
         """Note that these texts were cached without an id."""
+
+    def note_encoding(self, model: StoredModel, *, n_texts: int, n_chars: int, seconds: float) -> None:
+        """Add to the record of what a model has encoded and how long it took."""
+
+    def seconds_per_char(self, model: StoredModel) -> float | None:
+        """Tell how long a model has taken for a character of text, None where it is not known."""
 
     def put_documents(
         self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]

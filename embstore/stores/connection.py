@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embstore.errors import ReadOnlyError, StoreClosedError
-from embstore.stores import forks, opening
+from embstore.stores import forks, opening, schema
 from embstore.stores.sqlite_errors import sqlite3, translated
 
 _preparing = threading.Lock()
@@ -104,6 +104,8 @@ class Database:
         ------
         ReadOnlyError, StoreBusyError, StoreFullError, DamagedStoreError
             Nothing of the block was written.
+        NewerStoreError
+            A newer embstore has migrated the file since it was opened; likewise.
         """
         if self.read_only:
             raise ReadOnlyError(
@@ -115,6 +117,8 @@ class Database:
                 yield handle.connection
                 return
             with opening.immediate(handle.connection):
+                # Newer tables may depend on rows that this embstore would not know to write.
+                schema.check_known(schema.user_version(handle.connection), self.path)
                 handle.is_writing = True
                 try:
                     yield handle.connection

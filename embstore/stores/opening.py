@@ -97,13 +97,14 @@ def prepare(path: Path, timeout_s: float) -> bool:
     read_only = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     version = _inspect(path, timeout_s, read_only=read_only)
     if version < schema.SCHEMA_VERSION:
-        if read_only:
+        if not read_only:
+            _migrate(path, timeout_s)
+        elif version < schema.OLDEST_READABLE:
             raise ReadOnlyError(
                 f"{str(path)!r} needs the migration to schema version {schema.SCHEMA_VERSION} and can only be "
                 f"read; open it once where it can be written",
                 path=str(path),
             )
-        _migrate(path, timeout_s)
     return read_only
 
 

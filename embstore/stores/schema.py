@@ -8,12 +8,19 @@ from sqlite3 import Connection
 from embstore.errors import NewerStoreError, NotAStoreError
 
 APPLICATION_ID = 0x656D6273  # "embs"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_READABLE = 1  # what a file that cannot be written, and so not migrated, must have
 
 # SHA-256 of what sqlite_master holds of our objects, by version; tests/test_schema.py computes them anew.
-FINGERPRINTS = {1: "1be47dbd7965f14cb3bed86b5469b2cef65b4809c7c412f912ff83c91108565f"}
+FINGERPRINTS = {
+    1: "1be47dbd7965f14cb3bed86b5469b2cef65b4809c7c412f912ff83c91108565f",
+    2: "e8cdf8bbe14b12853e3c77ce9fcc6e765640a95446868dfc3e9afecdc6e561f2",
+}
 
-_OURS = {"models", "vectors", "documents", "documents_by_vector", "embeddings"}
+_OURS = {
+    *("models", "vectors", "documents", "documents_by_vector", "embeddings"),
+    *("encodings", "collections", "texts"),
+}
 _BOOKKEEPING = {"_sqlite_migrations", "idx__sqlite_migrations_migration_set_name", "sqlite_sequence"}
 
 OBJECTS = """
@@ -41,7 +48,7 @@ def read_version(connection: Connection, path: str) -> int:
         It was made by a newer version.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = user_version(connection)
     objects = connection.execute(OBJECTS).fetchall()
     if application_id == 0 and version == 0 and {name for _, name, _, _ in objects} <= _BOOKKEEPING:
         return 0
@@ -51,13 +58,7 @@ def read_version(connection: Connection, path: str) -> int:
             f"give embstore a file of its own",
             path=path,
         )
-    if version > SCHEMA_VERSION:
-        raise NewerStoreError(
-            f"{path!r} has schema version {version}, this embstore knows up to {SCHEMA_VERSION}; "
-            f"pip install --upgrade embstore",
-            path=path,
-            version=version,
-        )
+    check_known(version, path)
     for name in triggers(objects):
         raise NotAStoreError(
             f"{path!r} has a trigger ({name!r}), which would run inside our writes; drop it", path=path
@@ -68,6 +69,22 @@ def read_version(connection: Connection, path: str) -> int:
             path=path,
         )
     return int(version)
+
+
+def user_version(connection: Connection) -> int:
+    """Read the schema version off the header of a file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_known(version: int, path: str) -> None:
+    """Raise NewerStoreError where a schema version is newer than this embstore."""
+    if version > SCHEMA_VERSION:
+        raise NewerStoreError(
+            f"{path!r} has schema version {version}, this embstore knows up to {SCHEMA_VERSION}; "
+            f"pip install --upgrade embstore",
+            path=path,
+            version=version,
+        )
 
 
 def triggers(objects: list[tuple[str, str, str, str | None]]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,17 @@ import numpy.typing as npt
 from embstore.codec import Vectors
 from embstore.errors import DimensionError, ModelExistsError, UnknownModelError
 from embstore.identity import ModelIdentity
-from embstore.stores import bulk, summary, verify
+from embstore.stores import bulk, forgetting, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.opening import PAGE_SIZE
-from embstore.stores.tables import documents, models, vectors
+from embstore.stores.sqlite_errors import is_damage
+from embstore.stores.sqlite_texts import SQLiteTexts
+from embstore.stores.tables import collections, documents, encodings, models, vectors
 
 LISTED_AT_ONCE = 1000
+
+_logger = logging.getLogger("embstore.stores")
 
 
 class SQLiteStore:
@@ -38,6 +43,8 @@ class SQLiteStore:
         self._database = Database(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
         self.path = self._database.path
         self.read_only = self._database.read_only
+        self.texts = SQLiteTexts(self._database)
+        self._notes_speeds: bool | None = None  # not known yet
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `Store.reading`."""
@@ -45,6 +52,7 @@ class SQLiteStore:
 
     def writing(self) -> AbstractContextManager[Connection]:
         """See `Store.writing`."""
+        self._look_at_speeds()
         return self._database.writing()
 
     # --- models -----------------------------------------------------------------------------
@@ -119,6 +127,7 @@ class SQLiteStore:
                 models.update(
                     connection, StoredModel(model.model_id, identity, model.dim, model.canary, model.created_at)
                 )
+            collections.rename_model(connection, old, new)
 
     # --- vectors and documents --------------------------------------------------------------
 
@@ -151,12 +160,39 @@ class SQLiteStore:
     ) -> int:
         """See `Store.replace_vectors`."""
         with self._database.writing() as connection:
-            return vectors.replace(connection, model, content_hashes, vectors_, standalone=standalone)
+            n_new, n_changed = vectors.replace(connection, model, content_hashes, vectors_, standalone=standalone)
+            if n_changed:
+                collections.vectors_changed(connection, models.identities(connection, [model.model_id]))
+            return n_new
 
     def mark_standalone(self, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
         """See `Store.mark_standalone`."""
         with self._database.writing() as connection:
             vectors.mark_standalone(connection, model, content_hashes)
+
+    def note_encoding(self, model: StoredModel, *, n_texts: int, n_chars: int, seconds: float) -> None:
+        """See `Store.note_encoding`; damage to its table prevents nothing that is written with it."""
+        with self.writing() as connection:
+            if self._notes_speeds:
+                try:
+                    encodings.add(connection, model.model_id, n_texts, n_chars, seconds)
+                except DatabaseError as error:
+                    self._notes_speeds = not is_damage(error)  # the next transaction need not fail
+                    raise
+
+    def _look_at_speeds(self) -> None:
+        """Find damage to the table of speeds before a write: SQLite commits nothing that met a damaged page."""
+        if self._notes_speeds is None and not self.read_only:
+            with self._database.reading() as connection:
+                self._notes_speeds = encodings.can_be_read(connection)
+            if not self._notes_speeds:
+                _logger.warning("%r: how long models take is not noted, as that table is damaged", self.path)
+
+    def seconds_per_char(self, model: StoredModel) -> float | None:
+        """See `Store.seconds_per_char`."""
+        with self._database.reading() as connection:
+            totals = encodings.find(connection, model.model_id)
+        return totals[2] / totals[1] if totals and totals[1] else None
 
     def put_documents(
         self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
@@ -218,39 +254,17 @@ class SQLiteStore:
     def forget_documents(self, doc_ids: Sequence[str] | None, *, model_name: str | None, collection: str | None) -> int:
         """See `Store.forget_documents`."""
         with self._database.writing() as connection:
-            model_ids = None
-            if model_name is not None:
-                model_ids = models.ids(connection, model_name)
-            n_forgotten = 0
-            for model_id, name in documents.scopes(connection, model_ids, collection):
-                there = documents.find(connection, model_id, name, doc_ids)
-                n_forgotten += documents.delete(connection, model_id, name, None if doc_ids is None else there.doc_ids)
-                vectors.delete_unused(connection, there.vector_ids)
-            return n_forgotten
+            return forgetting.forget_documents(connection, doc_ids, model_name, collection)
 
     def forget_models(self, model_name: str | None) -> int:
         """See `Store.forget_models`."""
         with self._database.writing() as connection:
-            if model_name is None:
-                n_forgotten = documents.count(connection)
-                for table in (documents, vectors, models):
-                    table.delete_all(connection)
-                return n_forgotten
-            n_forgotten = 0
-            for model_id in models.ids(connection, model_name):
-                for _, name in documents.scopes(connection, [model_id]):
-                    n_forgotten += documents.delete(connection, model_id, name, None)
-                vectors.delete_of_model(connection, model_id)
-                models.delete(connection, model_id)
-            return n_forgotten
+            return forgetting.forget_models(connection, model_name)
 
     def prune(self, *, standalone: bool, dry_run: bool) -> PruneReport:
         """See `Store.prune`."""
         with self._database.reading() if dry_run else self._database.writing() as connection:
-            unused = [row for row in vectors.unused(connection) if standalone or not row[1]]
-            if not dry_run:
-                vectors.delete_unused(connection, [vector_id for vector_id, _, _ in unused])
-        return PruneReport(len(unused), sum(n_bytes or 0 for _, _, n_bytes in unused), removed=not dry_run)
+            return forgetting.prune(connection, standalone=standalone, dry_run=dry_run)
 
     # --- looking after the file -------------------------------------------------------------
 

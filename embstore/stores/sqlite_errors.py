@@ -35,7 +35,7 @@ def result_code(error: Exception) -> int | None:
     return getattr(error, "sqlite_errorcode", None)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Tell whether a read failed because of what is stored; text that is not UTF-8 has no result code."""
     code = result_code(error)
     return code is None or code & 0xFF == CORRUPT or code == IOERR_SHORT_READ

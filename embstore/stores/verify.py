@@ -13,7 +13,7 @@ from embstore.codec import HASH_BYTES, document_checksums
 from embstore.errors import EmbstoreError
 from embstore.stores import schema
 from embstore.stores.base import Problem, StoredModel
-from embstore.stores.tables import models, vectors
+from embstore.stores.tables import collections, encodings, models, texts, vectors
 
 ROWS_AT_ONCE = 5000
 
@@ -40,11 +40,17 @@ FROM documents
 LEFT JOIN vectors ON vectors.vector_id = documents.vector_id
 """
 
+# By the table itself: what an index with damaged keys leaves out is to be found.
+TEXT_IDS = """
+SELECT text_id, collection
+FROM texts NOT INDEXED
+"""
+
 
 def problems(connection: Connection) -> list[Problem]:
     """List everything that is not as it was written, [] where the file is sound."""
     found: list[Problem] = []
-    for check in (_schema, _structure, _references, _models, _vectors, _documents):
+    for check in (_schema, _structure, _references, _models, _encodings, _vectors, _documents, _collections, _texts):
         try:
             found += check(connection)
         except (DatabaseError, EmbstoreError, TypeError, ValueError, OverflowError) as error:
@@ -55,7 +61,7 @@ def problems(connection: Connection) -> list[Problem]:
 def _schema(connection: Connection) -> Iterator[Problem]:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
+    if application_id != schema.APPLICATION_ID or version not in schema.FINGERPRINTS:
         yield Problem("schema", "", f"application_id {application_id}, version {version} are not ours")
         return
     objects = connection.execute(schema.OBJECTS).fetchall()
@@ -82,6 +88,12 @@ def _models(connection: Connection) -> Iterator[Problem]:
             models.checked(row)
         except EmbstoreError as error:
             yield Problem("models", f"model_id {row[0]!r:.40}", error.message)
+
+
+def _encodings(connection: Connection) -> Iterator[Problem]:
+    if encodings.exists(connection):
+        for model_id in encodings.damaged(connection):
+            yield Problem("encodings", f"model_id {model_id!r:.40}", "the row is not what was written (checksum)")
 
 
 def _sound_models(connection: Connection) -> dict[int, StoredModel]:
@@ -136,6 +148,30 @@ def _documents_of(
     for row, expected in zip(whole, document_checksums(model_id, collection, doc_ids, hashes), strict=True):
         if row[1] != expected:
             yield row[0], "the row is not what was written (checksum)"
+
+
+def _collections(connection: Connection) -> Iterator[Problem]:
+    for row in connection.execute(collections.ALL).fetchall() if collections.exists(connection) else ():
+        try:
+            collection = collections.checked(row)
+        except EmbstoreError as error:
+            yield Problem("collections", repr(row[0])[:80], error.message)
+            continue
+        n_texts = len(texts.ids(connection, collection.name))
+        if n_texts != collection.n_texts:
+            yield Problem("collections", repr(row[0])[:80], f"has {n_texts} texts, of {collection.n_texts} written")
+
+
+def _texts(connection: Connection) -> Iterator[Problem]:
+    if not collections.exists(connection):
+        return
+    cursor = connection.execute(TEXT_IDS)
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        for name, group in groupby(rows, key=lambda row: row[1]):
+            for text_id, text in texts.read(connection, name, [row[0] for row in group]).items():
+                if text is None:
+                    what = f"in collection {name!r:.80}: the row is not what was written (checksum)"
+                    yield Problem("texts", f"text_id {text_id}", what)
 
 
 def _is_hash(value: object) -> bool:

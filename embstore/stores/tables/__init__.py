@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from sqlite3 import Connection
 from typing import TypeVar
 
 # The limit of variables in a statement can be as low as 999.
@@ -12,6 +13,12 @@ KEYS_AT_ONCE = 500
 # instead of searching it key by key, 3 us.
 SCAN_FROM_KEYS = 2000
 SCAN_FROM_SHARE = 1 / 4
+
+HAS_TABLE = """
+SELECT count(*)
+FROM sqlite_master
+WHERE type = 'table' AND name = ?
+"""
 
 T = TypeVar("T")
 
@@ -25,3 +32,8 @@ def chunks(keys: Sequence[T], size: int = KEYS_AT_ONCE) -> Iterator[Sequence[T]]
 def places(keys: Sequence[object]) -> str:
     """Give the question marks for `IN (...)`."""
     return ",".join("?" * len(keys))
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    """Tell whether a file has a table: one of an older schema version that can only be read lacks the newer ones."""
+    return bool(connection.execute(HAS_TABLE, (name,)).fetchone()[0])

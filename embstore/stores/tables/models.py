@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from sqlite3 import Connection
+from collections.abc import Collection
+from sqlite3 import Connection, DatabaseError
 from typing import Any
 
 from embstore.codec import DTYPE_NAME, Vectors, as_vectors, blob_to_vector, model_checksum
 from embstore.errors import DamagedStoreError
 from embstore.identity import ModelIdentity
 from embstore.stores.base import StoredModel
+from embstore.stores.sqlite_errors import is_damage
 
 COLUMNS = "model_id, model_name, settings, dim, dtype, canary, created_at, checksum"
 
@@ -67,6 +69,21 @@ def find_by_name(connection: Connection, model_name: str | None) -> list[StoredM
 def ids(connection: Connection, model_name: str | None) -> list[int]:
     """List the models of a name (None: all) to forget them, which a damaged row does not prevent."""
     return [model_id for (model_id,) in connection.execute(IDS, (model_name,))]
+
+
+def identities(connection: Connection, model_ids: Collection[int]) -> set[ModelIdentity] | None:
+    """Give the identities of some models; None where they cannot be told, as the row of one is damaged."""
+    if not model_ids:
+        return set()
+    try:
+        row_of = {row[0]: row for row in connection.execute(FIND_BY_NAME, (None,))}
+        return {checked(row_of[model_id]).identity for model_id in model_ids}
+    except (DamagedStoreError, KeyError):
+        return None
+    except (DatabaseError, UnicodeDecodeError) as error:
+        if not is_damage(error):
+            raise
+        return None
 
 
 def insert(connection: Connection, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:

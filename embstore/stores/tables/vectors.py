@@ -67,7 +67,7 @@ WHERE vector_id IN ({places})
 """
 
 UNUSED = """
-SELECT vector_id, standalone, length(vector)
+SELECT vector_id, model_id, standalone, length(vector)
 FROM vectors
 WHERE NOT EXISTS (SELECT 1 FROM documents WHERE documents.vector_id = vectors.vector_id)
 """
@@ -231,12 +231,14 @@ def insert(
 
 def replace(
     connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
-) -> int:
-    """Store vectors in place of any there, and count the contents that had none."""
+) -> tuple[int, int]:
+    """Store vectors in place of any there, and count the contents that had none, and those that had others."""
     there = look_up(connection, model, content_hashes)
     flags = there.standalone | standalone
     connection.executemany(UPSERT, _rows(model, content_hashes, vectors, flags))
-    return int(np.count_nonzero(there.vector_ids == 0))
+    is_new = there.vector_ids == 0
+    is_as_it_was = there.found & (there.vectors == vectors).all(axis=1)
+    return int(np.count_nonzero(is_new)), int(np.count_nonzero(~is_new & ~is_as_it_was))
 
 
 def mark_standalone(connection: Connection, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
@@ -265,10 +267,9 @@ def _rows(
     )
 
 
-def delete_unused(connection: Connection, vector_ids: Sequence[int]) -> None:
-    """Remove those of the vectors that no document points at."""
-    for ids in chunks(vector_ids):
-        connection.execute(DELETE_UNUSED.format(places=places(ids)), ids)
+def delete_unused(connection: Connection, vector_ids: Sequence[int]) -> int:
+    """Remove those of the vectors that no document points at, and count them."""
+    return sum(connection.execute(DELETE_UNUSED.format(places=places(ids)), ids).rowcount for ids in chunks(vector_ids))
 
 
 def delete_of_model(connection: Connection, model_id: int) -> None:
@@ -281,6 +282,6 @@ def delete_all(connection: Connection) -> None:
     connection.execute(DELETE_ALL)
 
 
-def unused(connection: Connection) -> list[tuple[int, int, int | None]]:
-    """List the vectors that no document points at: (vector_id, standalone, bytes, None where damaged)."""
+def unused(connection: Connection) -> list[tuple[int, int, int, int | None]]:
+    """List the vectors that no document points at: (vector_id, model_id, standalone, bytes, None where damaged)."""
     return connection.execute(UNUSED).fetchall()
