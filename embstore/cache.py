@@ -26,10 +26,10 @@ from embstore.inputs import (
     first_rows,
     hash_texts,
 )
-from embstore.stored import StoredEmbeddings
+from embstore.known import KnownTexts
 
 
-class EmbeddingCache(StoredEmbeddings):
+class EmbeddingCache(KnownTexts):
     """A cache of text embeddings in one SQLite file.
 
     A vector is stored under the identity of its model and the SHA-256 of its text, and comes back bit for bit.
@@ -240,6 +240,22 @@ class EmbeddingCache(StoredEmbeddings):
             (vector,) = self.embed([text_or_texts], model, model_name=model_name, role="query", progress=False)
             return as_vectors(vector)
         return self.embed(text_or_texts, model, model_name=model_name, role="query", progress=False)
+
+    def canary(self, model: Any, *, model_name: str | None = None, role: Role = "document") -> Vectors | None:
+        """Give what a model makes of the fixed text by which models are compared; encoded once a model object.
+
+        Returns
+        -------
+        ndarray of shape (dim,), float32, or None
+            None with ``check_canary=False``.
+
+        Raises
+        ------
+        EncoderError
+            The model cannot take that text.
+        """
+        encoder = as_encoder(model, model_name)
+        return self._guard.canary(encoder, check_role(role), encoder.identity(role))
 
     def put_many(
         self,

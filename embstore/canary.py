@@ -152,11 +152,26 @@ class ModelGuard:
                 return None
             text, stored = hit
             check_same_model(identity, stored, encoder.encode([text], role=role, batch_size=1)[0])
-        canary = encode_canary(encoder, role) if known.canary is None else known.canary
+        canary = self.canary(encoder, role, identity)
         if model is not None:
             self.confirm(encoder, model, canary)
-        known.canary = canary
         return canary
+
+    def canary(self, encoder: NamedEncoder, role: Role, identity: ModelIdentity) -> Vectors | None:
+        """Give the canary of an encoder, encoded once; None where none is asked for.
+
+        Raises
+        ------
+        EncoderError
+            The encoder cannot take it.
+        """
+        if not self.enabled:
+            return None
+        known = self._known(encoder, identity)
+        with known.lock:
+            if known.canary is None:
+                known.canary = encode_canary(encoder, role)
+            return known.canary
 
     def confirm(self, encoder: NamedEncoder, model: StoredModel, canary: Vectors | None) -> None:
         """Compare a canary with that of a stored model, which another process may have put there in the meantime.
@@ -170,7 +185,11 @@ class ModelGuard:
             return
         known = self._known(encoder, model.identity)
         if model.model_id not in known.model_ids:
-            check_same_model(model.identity, model.canary, canary)
+            try:
+                check_same_model(model.identity, model.canary, canary)
+            except ModelChangedError:
+                known.canary = None  # the object may be set right
+                raise
             known.model_ids.add(model.model_id)
 
     def _known(self, encoder: NamedEncoder, identity: ModelIdentity) -> _Known:

@@ -35,6 +35,13 @@ class FillReport:
     encode_s: float
 
 
+class Cost(NamedTuple):
+    """What it took a model to encode some texts: their characters, and seconds."""
+
+    n_chars: int
+    seconds: float
+
+
 class Contents:
     """The distinct contents of a call: `keys[row_of[i]]` is the hash of the i-th text."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,17 @@ import numpy.typing as npt
 from embstore import claims
 from embstore.canary import ModelGuard
 from embstore.codec import Vectors
-from embstore.contents import Contents, FillReport, Found
+from embstore.contents import Contents, Cost, FillReport, Found
 from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
 from embstore.identity import ModelIdentity, Role
 from embstore.inputs import check_dim
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
+from embstore.writing import BackgroundWriter
 
-# What a crash can cost: about this much of the model's work, or this many rows.
+# What waits to be stored together: about this much of the model's work, or this many rows. While one group is being
+# stored the next is encoded, so that a crash can cost two.
 GROUP_S = 1.0
 GROUP_ROWS = 1000
 
@@ -174,27 +176,38 @@ class Filling:
                 self.store_group(keys, found.lookup.vectors[rows], documents)
 
     def _encode(self, group: Group, missing: npt.NDArray[np.intp], batch_size: int, progress: bool | None) -> None:
-        """Encode the missing texts, longest first, so that a batch pads little, and store them in groups."""
+        """Encode the missing texts, longest first, so that a batch pads little, and store them in groups.
+
+        A group is stored while the model works on the next; the last one, or the only one, without another thread.
+        """
         rows = sorted(missing.tolist(), key=lambda row: len(group.contents.texts[row]), reverse=True)
         call_rows, start = batch_size, 0
-        with progress_bar(len(rows), "Encoding", progress, unit="text") as bar:
+        with progress_bar(len(rows), "Encoding", progress, unit="text") as bar, BackgroundWriter() as writer:
             try:
                 while start < len(rows):
-                    if len(group.rows) + call_rows > GROUP_ROWS:
-                        group.store()
                     call = rows[start : start + call_rows]
+                    if group.rows and (len(group.rows) + len(call) > GROUP_ROWS or group.seconds >= GROUP_S):
+                        writer.wait()  # where this raises, the group is still whole, and is stored below
+                        writer.submit(group.take())
                     seconds = group.encode(call, batch_size)
                     bar.update(len(call))
                     start += len(call)
-                    if group.seconds >= GROUP_S:
-                        group.store()
                     if self.encoder.batches_itself and seconds < CALL_S / 2 and 2 * call_rows <= GROUP_ROWS:
                         call_rows *= 2
             finally:
-                group.store()  # what was encoded is paid for, also where the next batch fails
+                store_rest = group.take()  # what was encoded is paid for, also where the next batch fails
+                try:
+                    writer.wait()
+                finally:
+                    store_rest()
 
     def store_group(
-        self, keys: Sequence[bytes], vectors: Vectors, documents: Mapping[str, bytes], damaged: Sequence[int] = ()
+        self,
+        keys: Sequence[bytes],
+        vectors: Vectors,
+        documents: Mapping[str, bytes],
+        damaged: Sequence[int] = (),
+        cost: Cost | None = None,
     ) -> tuple[StoredModel, int]:
         """Store vectors and the documents that point at them, in one transaction.
 
@@ -206,6 +219,8 @@ class Filling:
         documents : mapping of doc_id to content hash
         damaged : sequence of int
             The rows that replace what is stored; any other leaves it as it is.
+        cost : Cost, optional
+            What the model took for them.
 
         Returns
         -------
@@ -223,6 +238,8 @@ class Filling:
                 self.store.replace_vectors(model, damaged_keys, vectors[list(damaged)], standalone=standalone)
             if documents:
                 self.store.put_documents(model, self.collection, list(documents), list(documents.values()))
+            if cost is not None:
+                self.store.note_encoding(model, n_texts=len(keys), n_chars=cost.n_chars, seconds=cost.seconds)
         return model, n_new
 
 
@@ -258,15 +275,23 @@ class Group:
         self.encode_s += seconds
         return seconds
 
-    def store(self) -> None:
-        """Store what waits, in the caller's order, in which it is most likely to be read."""
-        rows, self.rows, self.seconds = sorted(self.rows), [], 0.0
+    def take(self) -> Callable[[], None]:
+        """Give the work of storing what waits, and begin the next group.
+
+        The rows are stored in the caller's order, in which they are most likely to be read.
+        """
+        rows = sorted(self.rows)
+        cost = Cost(sum(len(self.contents.texts[row]) for row in rows), self.seconds)
+        self.rows, self.seconds = [], 0.0
+        return lambda: self._store(rows, cost)
+
+    def _store(self, rows: list[int], cost: Cost) -> None:
         if not rows:
             return
         keys = [self.contents.keys[row] for row in rows]
         documents = {doc_id: key for key in keys for doc_id in self._doc_ids_of.get(key, ())}
         damaged = [i for i, row in enumerate(rows) if self.damaged[row]]
-        model, n_new = self.filling.store_group(keys, self.vectors[rows], documents, damaged)
+        model, n_new = self.filling.store_group(keys, self.vectors[rows], documents, damaged, cost)
         if n_new + len(damaged) < len(keys):
             # Another process stored some first: its vectors stay, and are what this call gives too.
             there = self.filling.store.look_up(model, keys)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from embstore.canary import TOLERANCE
-from embstore.codec import QuantisedError, Vectors, finite_vectors
+from embstore.codec import HASH_BYTES, QuantisedError, Vectors, finite_vectors
 from embstore.errors import DimensionError, InvalidInputError, InvalidTypeError
 from embstore.identity import check_model_name, check_storable
 
@@ -45,6 +45,19 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
         for doc_id in checked:
             check_storable(doc_id, "doc_id")
     return checked
+
+
+def check_content_hashes(content_hashes: Sequence[bytes]) -> None:
+    """Raise InvalidTypeError or InvalidInputError where something is not the 32 bytes of a content hash."""
+    if not isinstance(content_hashes, Sequence) or isinstance(content_hashes, (str, bytes)):
+        raise InvalidTypeError(f"content_hashes is {type(content_hashes).__name__}, not a sequence of bytes")
+    for content_hash in content_hashes:
+        if not isinstance(content_hash, bytes):
+            raise InvalidTypeError(f"a content hash is {type(content_hash).__name__}, not bytes: {content_hash!r:.80}")
+        if len(content_hash) != HASH_BYTES:
+            raise InvalidInputError(
+                f"a content hash has {len(content_hash)} bytes, not {HASH_BYTES}: give content_hash(text)"
+            )
 
 
 def check_same_length(doc_ids: Sequence[str], texts: Sequence[str]) -> None:

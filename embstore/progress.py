@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-def progress_bar(total: int, desc: str, enabled: bool | None = None, unit: str = "it") -> tqdm[Any]:
+def progress_bar(total: int | None, desc: str, enabled: bool | None = None, unit: str = "it") -> tqdm[Any]:
     """Give a bar to be used as a context manager and moved on with `update`.
 
     Parameters
     ----------
-    total : int
-        How many units there are to do.
+    total : int or None
+        How many units there are to do; None where only the end will tell.
     desc : str
         What is being done.
     enabled : bool, optional

@@ -15,6 +15,7 @@ import pytest
 from embstore import EmbeddingCache, EncoderError, FillReport, filling
 from embstore.canary import CANARY_TEXT
 from embstore.errors import EmbstoreError, StoreClosedError
+from embstore.writing import BackgroundWriter
 from tests.fakes import CountingEncoder, HookedEncoder, QueryEncoder
 from tests.files import dump, rows
 
@@ -187,6 +188,13 @@ def test_only_the_misses_among_hits_are_in_the_batches(cache: EmbeddingCache, en
     assert set(encoder.texts) == set(TEXTS[1::2])
 
 
+@pytest.fixture
+def storing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group is stored before the next is encoded, not meanwhile."""
+    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, work: work())
+
+
+@pytest.mark.usefixtures("storing_at_once")
 def test_a_commit_follows_about_a_second_of_model_work(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     committed: list[int] = []
@@ -198,7 +206,16 @@ def test_a_commit_follows_about_a_second_of_model_work(cache: EmbeddingCache, mo
     assert n_committed(cache.path) == 10
 
 
-def test_no_more_than_a_thousand_rows_wait_for_their_commit(cache: EmbeddingCache) -> None:
+@pytest.mark.usefixtures("storing_at_once")
+def test_no_more_than_a_thousand_rows_are_in_a_group(cache: EmbeddingCache) -> None:
+    assert most_waiting(cache) <= 1000
+
+
+def test_no_more_than_one_group_waits_while_another_is_being_stored(cache: EmbeddingCache) -> None:
+    assert most_waiting(cache) <= 2000
+
+
+def most_waiting(cache: EmbeddingCache) -> int:
     waiting: list[int] = []
 
     def look(texts: list[str]) -> None:
@@ -206,8 +223,8 @@ def test_no_more_than_a_thousand_rows_wait_for_their_commit(cache: EmbeddingCach
 
     encoder = HookedEncoder(look, dim=2)
     cache.embed([f"text {i}" for i in range(2500)], encoder)
-    assert max(waiting) <= 1000
     assert n_committed(cache.path) == 2500
+    return max(waiting)
 
 
 def test_a_batch_larger_than_a_group_is_stored_whole(cache: EmbeddingCache, encoder: CountingEncoder) -> None:

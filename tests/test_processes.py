@@ -339,7 +339,7 @@ def test_after_a_kill_while_filling_only_the_rest_is_encoded(cache_path: Path) -
     texts, ids = TEXTS[:100], IDS[:100]
     with EmbeddingCache(cache_path) as cache:
         stored = sorted(cache.matrix("fake")[0])
-        assert len(stored) == 50
+        assert len(stored) in (40, 50)  # the fifth group was being stored
         assert np.array_equal(cache.get_many(ids, texts, encoder), encoder.vectors(texts))
         assert sorted(encoder.texts) == sorted(set(texts) - {doc_id.replace("doc", "text") for doc_id in stored})
         assert cache.verify() == []
