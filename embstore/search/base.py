@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder
+from embstore.errors import CollectionMismatchError
 from embstore.identity import ModelIdentity, content_hash
 
 MetadataValue = str | int | float | bool | list[str] | list[int] | list[float] | list[bool]
@@ -19,6 +24,15 @@ Where = Mapping[str, Any]
 
 HASH_KEY = "embstore:hash"
 """Where a record of an index keeps the content hash of its text; no key of a user's metadata."""
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+def hash_bytes(content_hash: object) -> bytes | None:
+    """Read a content hash in lower hex, as records keep it; None where it is none."""
+    if isinstance(content_hash, str) and _HASH.fullmatch(content_hash):
+        return bytes.fromhex(content_hash)
+    return None
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,10 @@ class Document:
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """What an index holds of a document; the hash is None where another program wrote the record."""
+    """What an index holds of a document.
+
+    The hash is None where another program wrote the record, and "" where the index lost a part of it.
+    """
 
     content_hash: str | None
     metadata: Metadata
@@ -81,6 +98,8 @@ class IndexReport:
         Distinct texts whose vectors were needed and came from the cache.
     seconds : float
         How long the call took.
+    removed : int
+        Documents that the source no longer has, and that were removed for it.
     """
 
     total: int
@@ -91,11 +110,81 @@ class IndexReport:
     encoded: int
     from_cache: int
     seconds: float
+    removed: int = 0
 
     @property
     def documents_per_s(self) -> float:
         """Documents given per second, 0.0 where none were given."""
         return self.total / self.seconds if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """What `index_documents` would do, with nothing written and no model called.
+
+    Attributes
+    ----------
+    total : int
+        Documents given: ``new + changed + metadata_only + unchanged``.
+    new, changed, metadata_only, unchanged : int
+        Documents whose id the index does not hold, holds with another text, holds with the same text and other
+        metadata, or holds as given.
+    duplicates : int
+        Documents whose text stands earlier in the same call.
+    to_remove : int
+        Documents that the index holds and the source does not have; 0 where nothing is to be removed.
+    to_encode : int
+        Distinct texts that the model would have to encode. Without a cache, one that comes again more than a thousand
+        documents later is encoded, and counted, again.
+    estimated_s : float or None
+        Seconds that the model would take for them, by the speed it had before; None where it is not known.
+    """
+
+    total: int
+    new: int
+    changed: int
+    metadata_only: int
+    unchanged: int
+    duplicates: int
+    to_remove: int
+    to_encode: int
+    estimated_s: float | None
+
+
+@dataclass(frozen=True)
+class IndexRecord:
+    """All that an index holds of a document.
+
+    Attributes
+    ----------
+    doc_id : str
+    document : str or None
+        The text as the index holds it; None where another program wrote the record without one.
+    content_hash : str or None
+        None where another program wrote the record.
+    metadata : dict
+        Without the reserved key.
+    vector : ndarray of shape (dim,), float32, or None
+        None where the index has lost it.
+    """
+
+    doc_id: str
+    document: str | None
+    content_hash: str | None
+    metadata: Metadata
+    vector: Vectors | None
+
+
+def check_same_identity(collection_name: str, *, stored: ModelIdentity, given: ModelIdentity) -> None:
+    """Raise CollectionMismatchError where the model of a collection is not the one that was given."""
+    if given != stored:
+        raise CollectionMismatchError(
+            f"collection {collection_name!r} holds vectors of the model {str(stored)!r}, not of {str(given)!r}; "
+            f"use another collection_name=, or that model",
+            collection_name=collection_name,
+            stored=stored,
+            given=given,
+        )
 
 
 class VectorIndex(Protocol):
@@ -112,14 +201,14 @@ class VectorIndex(Protocol):
     def identity(self) -> ModelIdentity:
         """The model whose document vectors it holds."""
 
+    def check_identity(self, identity: ModelIdentity) -> None:
+        """Raise CollectionMismatchError where it holds the vectors of another model."""
+
     def canary(self) -> Vectors | None:
-        """Give the canary (dim,) of the model that filled it; None where none was noted."""
+        """Give the canary (dim,) of the model that filled it; None where none is noted, or it was filled by none."""
 
     def note_canary(self, canary: Vectors) -> None:
-        """Note the canary of the model that fills it from now on."""
-
-    def count(self) -> int:
-        """Count the documents that it holds."""
+        """Note the canary of the model that fills it from now on, as far as it can be written."""
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, StoredDocument]:
         """Tell what it holds of distinct doc_ids; those that it does not hold are left out."""
@@ -145,16 +234,52 @@ class VectorIndex(Protocol):
     def rename_model(self, model_name: str) -> None:
         """Note another name for the model whose vectors it holds."""
 
+    def count(self) -> int:
+        """Count the documents that it holds."""
+
+    def doc_ids(self, where: Where | None = None) -> Iterator[list[str]]:
+        """List the ids of the documents that a filter lets through, in pages, in no order."""
+
+    def records(self, doc_ids: Sequence[str] | None = None) -> Iterator[list[IndexRecord]]:
+        """Read all that it holds, or what it holds of distinct doc_ids, in pages, in no order."""
+
+    def put(self, records: Sequence[IndexRecord]) -> None:
+        """Put records with their vectors, none of which is None, in the place of any under their distinct ids."""
+
+    def unreachable(self) -> list[str]:
+        """List the doc_ids that it holds and that no search would find."""
+
+    def not_found(self, records: Sequence[IndexRecord]) -> list[str]:
+        """List the doc_ids of those records that a search by their own vector does not find."""
+
+    def mend(self, source: VectorSource) -> int:
+        """Make searches find all that it holds, without the model, and tell how many documents they did not find."""
+
 
 class VectorSource(Protocol):
     """Where the vectors of an engine come from: the one thing in which engines differ."""
 
     encoder: NamedEncoder
 
-    checks_model: bool
-    """Whether the model may be given a canary."""
+    keeps_vectors: bool
+    """Whether a text that was encoded once is not encoded again."""
 
-    def documents(self, doc_ids: Sequence[str], texts: Sequence[str], progress: bool | None) -> tuple[Vectors, int]:
+    def canary(self) -> Vectors | None:
+        """Give the model's canary, (dim,); None where models are not to be compared."""
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """List the distinct texts that `documents` would encode; the model is not called."""
+
+    def estimate_s(self, n_chars: int) -> float | None:
+        """Estimate the seconds that the model takes for so many characters; None where its speed is not known."""
+
+    def stored(self, content_hashes: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Vectors]:
+        """Give the document vectors of n contents as far as they are kept: found (n,) and vectors (n, dim).
+
+        The model is not called; only the rows in `found` mean anything.
+        """
+
+    def documents(self, doc_ids: Sequence[str], texts: Sequence[str]) -> tuple[Vectors, int]:
         """Give the vectors of n documents, (n, dim), and how many distinct texts were encoded for them."""
 
     def fresh(self, doc_id: str, text: str) -> Vectors:

@@ -1,0 +1,294 @@
+"""The index that needs no second database: texts and metadata beside the vectors, every vector compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from embstore.canary import check_same_model
+from embstore.codec import Vectors, as_vectors
+from embstore.encoders import without_surrogates
+from embstore.errors import DamagedStoreError, DimensionError, UnknownModelError
+from embstore.identity import ModelIdentity, content_hash
+from embstore.search.base import (
+    Document,
+    IndexRecord,
+    Metadata,
+    MetadataPatch,
+    SearchHit,
+    StoredDocument,
+    VectorSource,
+    Where,
+    check_same_identity,
+)
+from embstore.search.filters import compile_filter
+from embstore.search.loading import PAGE, LoadedCollection, lost_vectors
+from embstore.stores.base import Store, VectorLookup
+from embstore.stores.texts import StoredText
+
+
+class ExactIndex:
+    """A `VectorIndex` whose texts and metadata are in the file that the vectors are in.
+
+    A search compares the query with every vector of the collection, so that what it finds is exact. The vectors are
+    read into memory at the first search, 4 * dim bytes a document, and what any process changed since is read at the
+    next one. Several processes may use the file at once. Every write is atomic.
+
+    Parameters
+    ----------
+    store : Store
+        Not closed by the index.
+    collection_name : str
+        Created by the first write where it is missing.
+    identity : ModelIdentity
+        The model of the document vectors.
+
+    Raises
+    ------
+    CollectionMismatchError
+        The collection is of another model.
+    StoreError
+        The file cannot be read.
+    """
+
+    def __init__(self, store: Store, collection_name: str, identity: ModelIdentity) -> None:
+        self.name = collection_name
+        self._store = store
+        self._canary: Vectors | None = None
+        self._collection = LoadedCollection(store, collection_name, identity)
+        self.check_identity(identity)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model whose document vectors the collection has."""
+        return self._collection.current().identity
+
+    def check_identity(self, identity: ModelIdentity) -> None:
+        """Raise CollectionMismatchError where the collection is of another model."""
+        check_same_identity(self.name, stored=self.identity, given=identity)
+
+    def canary(self) -> Vectors | None:
+        """Read the one that is stored with the model. See `VectorIndex.canary`."""
+        model = self._store.find_model(self.identity)
+        return None if model is None else model.canary
+
+    def note_canary(self, canary: Vectors) -> None:
+        """Keep it for the first write, with which a new model is stored. See `VectorIndex.note_canary`."""
+        self._canary = canary
+
+    def stored(self, doc_ids: Sequence[str]) -> dict[str, StoredDocument]:
+        """Tell what it holds of distinct doc_ids. See `VectorIndex.stored`.
+
+        A damaged document, and one whose vector is not stored or not recorded as its own, has the hash "", so that it
+        is indexed anew.
+        """
+        with self._store.reading():
+            texts = self._store.texts.find(self.name, doc_ids)
+            sound = {doc_id: text for doc_id, text in texts.items() if text is not None}
+            whole = self._collection.whole(list(sound.values()))
+        stored = dict.fromkeys(texts, StoredDocument("", {}))
+        for text, is_whole in zip(sound.values(), whole.tolist(), strict=True):
+            stored[text.doc_id] = StoredDocument(text.content_hash.hex() if is_whole else "", _metadata(text))
+        return stored
+
+    def add(self, documents: Sequence[Document], vectors: Vectors) -> None:
+        """Write documents, and the vectors that are not stored. See `VectorIndex.add`.
+
+        Raises
+        ------
+        DimensionError, StoreError
+        """
+        self.put(
+            [
+                IndexRecord(document.doc_id, document.text, document.content_hash, document.metadata, vector)
+                for document, vector in zip(documents, vectors, strict=True)
+            ]
+        )
+
+    def replace(self, documents: Sequence[Document], vectors: Vectors) -> None:
+        """Write documents in the place of those under their ids. See `VectorIndex.replace`.
+
+        Raises
+        ------
+        DimensionError, StoreError
+        """
+        self.add(documents, vectors)
+
+    def put(self, records: Sequence[IndexRecord]) -> None:
+        """Write records, and the vectors that are not stored, in one transaction. See `VectorIndex.put`.
+
+        Raises
+        ------
+        DimensionError, StoreError
+        """
+        if not records:
+            return
+        texts = [_as_stored(record) for record in records]
+        row_of = {text.content_hash: row for row, text in enumerate(texts)}
+        keys = list(row_of)
+        vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in row_of.values()]))
+        with self._store.writing():
+            identity = self._collection.identity
+            stored = self._store.texts.ensure_collection(self.name, identity).identity
+            check_same_identity(self.name, stored=stored, given=identity)
+            model = self._store.ensure_model(identity, vectors.shape[1], self._canary)
+            if self._canary is not None and model.canary is not None:  # another process may have stored it since
+                check_same_model(identity, model.canary, self._canary)
+            there = self._store.look_up(model, keys)
+            new = np.flatnonzero(~there.found | (there.vectors != vectors).any(axis=1))
+            self._store.replace_vectors(model, [keys[row] for row in new.tolist()], vectors[new], standalone=False)
+            # Vectors that a document points at are not pruned.
+            doc_ids, content_hashes = [text.doc_id for text in texts], [text.content_hash for text in texts]
+            self._store.put_documents(model, self.name, doc_ids, content_hashes)
+            self._store.texts.put(self.name, texts)
+
+    def update_metadata(self, patches: Mapping[str, MetadataPatch]) -> None:
+        """Set and remove keys, all in one transaction. See `VectorIndex.update_metadata`.
+
+        Raises
+        ------
+        DamagedStoreError, StoreError
+        """
+        if not patches:
+            return
+        with self._store.writing():
+            found = self._store.texts.find(self.name, list(patches))
+            patched = [_patched(self._sound(doc_id, text), patches[doc_id]) for doc_id, text in found.items()]
+            self._store.texts.put(self.name, patched)
+
+    def delete(self, doc_ids: Sequence[str]) -> int:
+        """Remove documents, not their vectors, and tell how many were there. See `VectorIndex.delete`."""
+        return self._store.texts.delete(self.name, list(dict.fromkeys(doc_ids)))
+
+    def query(self, vector: Vectors, n_results: int, where: Where | None = None) -> list[SearchHit]:
+        """Find the nearest documents; of those equally near, lower ids come first. See `VectorIndex.query`.
+
+        Raises
+        ------
+        SearchIndexError
+            A document of the collection has no vector, also where the filter would leave it out.
+        DimensionError, InvalidInputError, StoreError
+        """
+        lets_through = None if where is None else compile_filter(where)
+        with self._collection.matrix() as matrix:
+            if len(matrix.doc_ids) and matrix.dim != len(vector):
+                raise DimensionError(
+                    f"collection {self.name!r} holds vectors of {matrix.dim} values, and model "
+                    f"{self.identity.model_name!r} gave {len(vector)}; it is not the model that filled the collection",
+                    collection_name=self.name,
+                )
+            nearest = matrix.nearest(vector, n_results, lets_through)
+            text_ids = matrix.text_ids[[row for row, _ in nearest]]
+            texts = self._collection.read(np.sort(text_ids))
+        ordered = [texts[text_id] for text_id in text_ids.tolist()]
+        return [
+            SearchHit(text.doc_id, text.text, _metadata(text), score)
+            for text, (_, score) in zip(ordered, nearest, strict=True)
+        ]
+
+    def rename_model(self, model_name: str) -> None:
+        """Give the model another name, in all collections of the file and in the cache, in one transaction.
+
+        Raises
+        ------
+        ModelExistsError, StoreError
+        """
+        with self._store.writing():
+            old = self.identity.model_name
+            if old != model_name:
+                try:
+                    self._store.rename_model(old, model_name)
+                except UnknownModelError:  # no vector is stored
+                    self._store.texts.rename_model(old, model_name)
+        self._collection.identity = self._collection.identity.renamed(model_name)
+
+    def count(self) -> int:
+        """Count the documents. See `VectorIndex.count`."""
+        return self._collection.current().n_texts
+
+    def doc_ids(self, where: Where | None = None) -> Iterator[list[str]]:
+        """List ids in pages; what is written meanwhile can be left out. See `VectorIndex.doc_ids`."""
+        lets_through = None if where is None else compile_filter(where)
+        for page in self._collection.pages():
+            yield [text.doc_id for text in page if lets_through is None or lets_through(_metadata(text))]
+
+    def records(self, doc_ids: Sequence[str] | None = None) -> Iterator[list[IndexRecord]]:
+        """Read records in pages; what is written meanwhile can be left out. See `VectorIndex.records`.
+
+        Raises
+        ------
+        DamagedStoreError
+            A text is damaged. A vector that is damaged or not stored is None.
+        """
+        for page, there in self._collection.pages_with_vectors() if doc_ids is None else self._pages_of(doc_ids):
+            yield [
+                _record(text, vector if found else None)
+                for text, found, vector in zip(page, there.found.tolist(), there.vectors, strict=True)
+            ]
+
+    def unreachable(self) -> list[str]:
+        """List the documents whose vectors are not stored, and for whom every search fails."""
+        return [doc_id for page in self.records() for doc_id in self.not_found(page)]
+
+    def not_found(self, records: Sequence[IndexRecord]) -> list[str]:
+        """List the records without a vector: all others are compared. See `VectorIndex.not_found`."""
+        return [record.doc_id for record in records if record.vector is None]
+
+    def mend(self, source: VectorSource) -> int:
+        """Give 0: a vector that is lost is in no other place. See `VectorIndex.mend`.
+
+        Raises
+        ------
+        SearchIndexError
+            A document of the collection has no vector.
+        """
+        lost = self.unreachable()
+        if lost:
+            raise lost_vectors(self.name, lost)
+        return 0
+
+    def _pages_of(self, doc_ids: Sequence[str]) -> Iterator[tuple[list[StoredText], VectorLookup]]:
+        for start in range(0, len(doc_ids), PAGE):
+            with self._store.reading():
+                found = self._store.texts.find(self.name, doc_ids[start : start + PAGE])
+                page = [self._sound(doc_id, text) for doc_id, text in found.items()]
+                there = self._collection.look_up([text.content_hash for text in page])
+            yield page, there
+
+    def _sound(self, doc_id: str, text: StoredText | None) -> StoredText:
+        if text is None:
+            raise DamagedStoreError(
+                f"doc_id {doc_id!r:.80} of collection {self.name!r} is damaged in {self._store.path!r}; index it again",
+                path=self._store.path,
+                doc_id=doc_id,
+            )
+        return text
+
+
+def _as_stored(record: IndexRecord) -> StoredText:
+    text = record.document or ""
+    key = content_hash(text) if record.content_hash is None else bytes.fromhex(record.content_hash)
+    return StoredText(record.doc_id, key, _as_json(record.metadata), without_surrogates(text))
+
+
+def _patched(text: StoredText, patch: MetadataPatch) -> StoredText:
+    merged = {**_metadata(text), **patch}
+    metadata = {key: value for key, value in merged.items() if value is not None}
+    return replace(text, metadata=_as_json(metadata))
+
+
+def _record(text: StoredText, vector: Vectors | None) -> IndexRecord:
+    return IndexRecord(text.doc_id, text.text, text.content_hash.hex(), _metadata(text), vector)
+
+
+def _metadata(text: StoredText) -> Metadata:
+    metadata: Metadata = json.loads(text.metadata)
+    return metadata
+
+
+def _as_json(metadata: Metadata) -> str:
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
