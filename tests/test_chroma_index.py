@@ -14,10 +14,10 @@ import pytest
 from embstore import ModelIdentity, content_hash
 from embstore.codec import Vectors
 from embstore.errors import CollectionMismatchError, DimensionError, SearchIndexError
-from embstore.search import chroma
+from embstore.search import collection
 from embstore.search.base import HASH_KEY, Document, Metadata, StoredDocument
-from embstore.search.chroma import MODEL_NAME_KEY, SETTINGS_KEY, ChromaIndex
-from embstore.search.chroma_client import open_client
+from embstore.search.chroma import ChromaIndex
+from embstore.search.collection import MODEL_NAME_KEY, SETTINGS_KEY, open_client
 from tests.fakes import CountingEncoder
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def folder_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 @pytest.fixture
 def client(folder_client: Client) -> Client:
     """One client for all tests, which costs less than one each; every test begins without a collection."""
-    for collection in folder_client.list_collections():
+    for left in folder_client.list_collections():
         # Its records first: chroma-core/chroma#7594 leaves their lists to records that come later.
-        ids = collection.get(include=[])["ids"]
+        ids = left.get(include=[])["ids"]
         for start in range(0, len(ids), 5000):
-            collection.delete(ids=ids[start : start + 5000])
-        folder_client.delete_collection(collection.name)
+            left.delete(ids=ids[start : start + 5000])
+        folder_client.delete_collection(left.name)
     return folder_client
 
 
@@ -171,7 +171,7 @@ def test_more_documents_than_chroma_takes_at_once(index: ChromaIndex, client: Cl
 
 def test_long_documents_are_written_a_few_at_a_time(index: ChromaIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server refuses requests of more than 40 MiB: for a replacement, after its records were deleted."""
-    monkeypatch.setattr(chroma, "_PAGE_BYTES", 1000)
+    monkeypatch.setattr(collection, "PAGE_BYTES", 1000)
     texts = ["x" * n for n in (10, 100, 100, 100, 5000, 10)]
     index.add([document(f"d{i}", text) for i, text in enumerate(texts)], vectors(*texts))
     pages = []

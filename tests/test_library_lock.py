@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from embstore.errors import LibraryLockedError, SearchIndexError, StorePathError
-from embstore.search.chroma_client import open_client
-from embstore.search.lock import HOLDER_NAME, LOCK_NAME, LibraryHandle
+from embstore.search.collection import open_client
+from embstore.search.lock import LOCK_NAME, LibraryHandle
+from embstore.search.note import HOLDER_NAME
 
 chromadb = pytest.importorskip("chromadb", reason="needs the extra chroma")
 
@@ -87,6 +88,132 @@ def test_the_folder_is_free_when_its_holder_was_killed(
     handle = LibraryHandle(tmp_path, open_client)
     assert json.loads((tmp_path / HOLDER_NAME).read_text())["pid"] == os.getpid()
     handle.close()
+
+
+# --- unclean ends ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def killed(tmp_path: Path, hold: Callable[[Path], subprocess.Popen[str]]) -> Path:
+    """A folder whose holder was killed."""
+    holder = hold(tmp_path)
+    holder.kill()
+    holder.wait()
+    return tmp_path
+
+
+def test_a_folder_that_was_closed_is_not_checked(tmp_path: Path) -> None:
+    for _ in range(2):
+        handle = LibraryHandle(tmp_path, open_client, lambda *_: pytest.fail("checked"))
+        assert not handle.was_unclean
+        assert not handle.is_suspect("documents")
+        handle.close()
+
+
+def test_a_folder_whose_holder_was_killed_is_checked_before_a_client_opens_it(killed: Path) -> None:
+    steps = []
+
+    def check(folder: Path, failed: frozenset[str]) -> set[str]:
+        steps.append(f"check {folder == killed.resolve()} {sorted(failed)} {is_free(folder)}")
+        return {"documents"}
+
+    def opening(folder: Path) -> Any:
+        steps.append("open")
+        return open_client(folder)
+
+    handle = LibraryHandle(killed, opening, check)
+    assert steps == ["check True [] False", "open"]
+    assert handle.was_unclean
+    assert (handle.is_suspect("documents"), handle.is_suspect("others")) == (True, False)
+    second = LibraryHandle(killed, opening, check)
+    assert len(steps) == 2
+    handle.close()
+    second.close()
+
+
+def test_a_folder_stays_unclean_until_all_that_was_suspect_is_settled(killed: Path) -> None:
+    for settled, stays in (([], True), (["a"], True), (["a", "b"], False)):
+        handle = LibraryHandle(killed, open_client, lambda *_: {"a", "b"})
+        assert handle.was_unclean
+        for name in settled:
+            handle.settle(name)
+        handle.close()
+        assert (killed / HOLDER_NAME).exists() is stays
+
+
+@pytest.mark.parametrize("found", [None, "raises"])
+def test_a_folder_stays_unclean_where_the_check_came_to_no_end(killed: Path, found: str | None) -> None:
+    def check(folder: Path, failed: frozenset[str]) -> None:
+        if found == "raises":
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        try:
+            handle = LibraryHandle(killed, open_client, check)
+        except KeyboardInterrupt:
+            assert found == "raises"
+        else:
+            assert handle.is_suspect("anything")
+            handle.close()
+        assert (killed / HOLDER_NAME).exists()
+        assert is_free(killed)
+
+
+def test_failures_are_noted_at_once_and_told_to_the_next_check(tmp_path: Path) -> None:
+    handle = LibraryHandle(tmp_path, open_client)
+    handle.suspect("a")
+    handle.suspect("b")
+    handle.settle("b")
+    assert json.loads((tmp_path / HOLDER_NAME).read_text())["failed"] == ["a"]
+    handle.close()
+    told = []
+
+    def check(folder: Path, failed: frozenset[str]) -> set[str]:
+        told.append(failed)
+        return set(failed)
+
+    handle = LibraryHandle(tmp_path, open_client, check)
+    assert told == [{"a"}]
+    handle.settle("a")
+    handle.close()
+    assert not (tmp_path / HOLDER_NAME).exists()
+
+
+def test_a_folder_can_be_checked_while_no_client_has_it_open(tmp_path: Path) -> None:
+    handle = LibraryHandle(tmp_path, open_client)
+    before = handle.client
+    handle.suspect("a")
+    handle.check(lambda folder, failed: set(failed) | {"b"})
+    assert handle.client is not before
+    assert handle.client.heartbeat()
+    assert [handle.is_suspect(name) for name in "abc"] == [True, True, False]
+    second = LibraryHandle(tmp_path, open_client)
+    with pytest.raises(LibraryLockedError, match="in use by other engines of this process; close them"):
+        handle.check(lambda *_: set())
+    second.close()
+    handle.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "is_unclean"),
+    [("", False), ("sys.exit(1)", False), ("raise ValueError", False), ("os._exit(0)", True), ("os.abort()", True)],
+)
+def test_a_program_that_just_ends_is_no_unclean_end(tmp_path: Path, end: str, is_unclean: bool) -> None:
+    script = f"""
+import os, sys
+from pathlib import Path
+from embstore.search.collection import open_client
+from embstore.search.lock import LibraryHandle
+handle = LibraryHandle(Path(sys.argv[1]), open_client)
+handle.client.create_collection("documents", embedding_function=None).add(ids=["a"], embeddings=[[1.0, 2.0]])
+print(sorted(path.name for path in Path(sys.argv[1]).glob("*.json")), flush=True)
+{end}
+"""
+    assert python(script, tmp_path).stdout == f"['{HOLDER_NAME}']\n"
+    assert (tmp_path / HOLDER_NAME).exists() is is_unclean
+
+
+# --- notes and paths ------------------------------------------------------------------------
 
 
 def test_a_missing_or_damaged_note_about_the_holder_still_gives_a_clear_refusal(
@@ -168,7 +295,7 @@ FORK = """
 import os, subprocess, sys
 from pathlib import Path
 from embstore.errors import LibraryLockedError
-from embstore.search.chroma_client import open_client
+from embstore.search.collection import open_client
 from embstore.search.lock import LibraryHandle
 
 folder = Path(sys.argv[1])
@@ -211,7 +338,7 @@ def test_a_forked_child_ends_normally(tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
-from embstore.search.chroma_client import open_client
+from embstore.search.collection import open_client
 from embstore.search.lock import LibraryHandle
 client = LibraryHandle(Path(sys.argv[1]), open_client).client
 child = os.fork()

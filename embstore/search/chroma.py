@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from embstore.codec import Vectors, as_vectors, blob_to_vector
-from embstore.encoders import without_surrogates
-from embstore.errors import CollectionMismatchError, DimensionError
+from embstore.codec import Vectors
+from embstore.errors import DimensionError, SearchIndexError
 from embstore.identity import ModelIdentity
-from embstore.search.base import HASH_KEY, Document, Metadata, MetadataPatch, SearchHit, StoredDocument, Where
-from embstore.search.chroma_client import chroma_errors, import_chromadb
+from embstore.search.base import (
+    Document,
+    IndexRecord,
+    MetadataPatch,
+    SearchHit,
+    StoredDocument,
+    VectorSource,
+    Where,
+    check_same_identity,
+)
+from embstore.search.chroma_records import as_records, batch_of, matrix_of, records_of, stored_document
+from embstore.search.collection import (
+    MODEL_NAME_KEY,
+    PAGE,
+    SETTINGS_KEY,
+    chroma_errors,
+    get_collection,
+    import_chromadb,
+    note_canary,
+    note_identity,
+    noted_canary,
+    open_collection,
+    record_pages,
+    write_slices,
+)
+from embstore.search.lock import LibraryHandle
+from embstore.search.reach import missed_ids, readable_vectors, unreachable_ids
+from embstore.search.repair import finish_swap, mend
+from embstore.search.replacing import finish_replacing, put_anew
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-MODEL_NAME_KEY = "embstore:model_name"
-SETTINGS_KEY = "embstore:settings"
-CANARY_KEY = "embstore:canary"
-SPACE: Final = "cosine"
-
-_PAGE = 1024  # records; larger pages are not faster
-_PAGE_BYTES = 2**25  # a server takes requests of 40 MiB, and there are metadata too
+_TEXTS: Any = ["documents", "metadatas"]
 _MOST_RESULTS = 2**31 - 1  # Chroma counts in 32 bits
 
 
@@ -44,6 +63,9 @@ class ChromaIndex:
         Created where it is missing.
     identity : ModelIdentity
         The model of the document vectors.
+    library : LibraryHandle, optional
+        Told where Chroma fails in itself, after which searches may miss what was written before, and where that is
+        mended.
 
     Raises
     ------
@@ -53,13 +75,23 @@ class ChromaIndex:
         Chroma raised.
     """
 
-    def __init__(self, client: ClientAPI, collection_name: str, identity: ModelIdentity) -> None:
+    def __init__(
+        self,
+        client: ClientAPI,
+        collection_name: str,
+        identity: ModelIdentity,
+        library: LibraryHandle | None = None,
+    ) -> None:
         self._client = client
         self.name = collection_name
+        self._library = library
+        self._failure = ""
         self._dim: int | None = None
         with self._errors("open"):
-            self.collection = self._open(identity)
-            self._page = min(client.get_max_batch_size(), _PAGE)
+            finish_swap(client, collection_name)
+            self.collection = open_collection(client, collection_name, identity)
+            self._page = min(client.get_max_batch_size(), PAGE)
+            self._finish_replacing()
         self.check_identity(identity)
 
     @property
@@ -69,35 +101,23 @@ class ChromaIndex:
         return ModelIdentity(metadata[MODEL_NAME_KEY], metadata[SETTINGS_KEY])
 
     def check_identity(self, identity: ModelIdentity) -> None:
-        """Raise CollectionMismatchError where the collection holds the vectors of another model."""
-        if identity != self.identity:
-            raise CollectionMismatchError(
-                f"collection {self.name!r} holds vectors of the model {str(self.identity)!r}, not of "
-                f"{str(identity)!r}; use another collection_name=, or that model",
-                collection_name=self.name,
-                stored=self.identity,
-                given=identity,
-            )
+        """Raise CollectionMismatchError where the collection holds the vectors of another model.
+
+        The collection is looked up by its name: another engine may have renamed its model, or built it anew.
+        """
+        with self._errors("open"):
+            self.collection = self._get()
+        check_same_identity(self.name, stored=self.identity, given=identity)
 
     def canary(self) -> Vectors | None:
-        """Read it from the collection's metadata; None also where it cannot be read. See `VectorIndex.canary`."""
-        try:
-            return blob_to_vector(base64.b64decode(self.collection.metadata[CANARY_KEY], validate=True))
-        except (KeyError, TypeError, ValueError):
-            return None
+        """Read it from the collection's metadata. See `VectorIndex.canary`."""
+        return noted_canary(self.collection) if self.count() else None
 
     def note_canary(self, canary: Vectors) -> None:
         """Write it into the collection's metadata. See `VectorIndex.note_canary`."""
-        noted = base64.b64encode(as_vectors(canary).tobytes()).decode("ascii")
         with self._errors("note the model of"):
-            collection = self._get()
-            collection.modify(metadata={**_other_metadata(collection), CANARY_KEY: noted})
+            note_canary(self._get(), canary)
             self.collection = self._get()
-
-    def count(self) -> int:
-        """Count the records. See `VectorIndex.count`."""
-        with self._errors("read"):
-            return self.collection.count()
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, StoredDocument]:
         """Read the hashes and metadata of distinct doc_ids. See `VectorIndex.stored`."""
@@ -106,7 +126,7 @@ class ChromaIndex:
             with self._errors("read"):
                 records = self.collection.get(ids=page, include=["metadatas"])
             for doc_id, record in zip(records["ids"], records["metadatas"] or (), strict=True):
-                found[doc_id] = _stored_document(record)
+                found[doc_id] = stored_document(record)
         return found
 
     def add(self, documents: Sequence[Document], vectors: Vectors) -> None:
@@ -117,7 +137,7 @@ class ChromaIndex:
         DimensionError, SearchIndexError
         """
         self._check_dim(vectors)
-        self._write(documents, vectors, replace=False)
+        self._write(records_of(documents, vectors), "add to", lambda batch: self.collection.add(**batch))
 
     def replace(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Delete documents and add what they are now. See `VectorIndex.replace`.
@@ -130,7 +150,7 @@ class ChromaIndex:
         DimensionError, SearchIndexError
         """
         self._check_dim(vectors)
-        self._write(documents, vectors, replace=True)
+        self._write(records_of(documents, vectors), "replace documents of", self._replace)
 
     def update_metadata(self, patches: Mapping[str, MetadataPatch]) -> None:
         """Set and remove keys; Chroma merges, and None removes. See `VectorIndex.update_metadata`."""
@@ -161,7 +181,7 @@ class ChromaIndex:
             )
         columns = (results[name][0] for name in ("ids", "documents", "metadatas", "distances"))
         return [
-            SearchHit(doc_id, document or "", _stored_document(record).metadata, 1.0 - distance)
+            SearchHit(doc_id, document or "", stored_document(record).metadata, 1.0 - distance)
             for doc_id, document, record, distance in zip(*columns, strict=True)
         ]
 
@@ -170,78 +190,83 @@ class ChromaIndex:
         renamed = self.identity.renamed(model_name)
         if renamed != self.identity:
             with self._errors("rename the model of"):
-                _write_identity(self._get(), renamed)
+                note_identity(self._get(), renamed)
                 self.collection = self._get()
 
-    def _open(self, identity: ModelIdentity) -> Collection:
-        collection = self._get_or_create(identity)
-        space = _space(collection)
-        if space != SPACE:
-            raise CollectionMismatchError(
-                f"collection {self.name!r} measures by {space!r}, not by {SPACE!r}; use another collection_name=",
-                collection_name=self.name,
-                space=space,
-            )
-        if {MODEL_NAME_KEY, SETTINGS_KEY} <= (collection.metadata or {}).keys():
-            return collection
-        if collection.count():
-            raise CollectionMismatchError(
-                f"collection {self.name!r} was not made by embstore, and it holds records whose model is not known; "
-                f"use another collection_name=",
-                collection_name=self.name,
-            )
-        _write_identity(collection, identity)
-        return self._get()
+    def count(self) -> int:
+        """Count the records. See `VectorIndex.count`."""
+        with self._errors("count"):
+            return self.collection.count()
+
+    def doc_ids(self, where: Where | None = None) -> Iterator[list[str]]:
+        """List ids in pages; what is removed meanwhile shifts those to come. See `VectorIndex.doc_ids`."""
+        with self._errors("read"):
+            for page in record_pages(self.collection, [], where, n=self._page):
+                yield page["ids"]
+
+    def records(self, doc_ids: Sequence[str] | None = None) -> Iterator[list[IndexRecord]]:
+        """Read records in pages; what is written meanwhile shifts those to come. See `VectorIndex.records`."""
+        with self._errors("read"):
+            if doc_ids is None:
+                pages = record_pages(self.collection, _TEXTS, n=self._page)
+            else:
+                pages = (self.collection.get(ids=page, include=_TEXTS) for page in self._pages(doc_ids))
+            for page in pages:
+                yield as_records(page, readable_vectors(self.collection, page["ids"]))
+
+    def put(self, records: Sequence[IndexRecord]) -> None:
+        """Put records in the place of those with their ids; a crash meanwhile loses none. See `VectorIndex.put`."""
+        self._write(records, "put records into", lambda batch: put_anew(self._client, self.name, batch))
+
+    def unreachable(self) -> list[str]:
+        """List what a search for all records does not give. See `VectorIndex.unreachable`."""
+        with self._errors("check"):
+            return unreachable_ids(self._get())
+
+    def not_found(self, records: Sequence[IndexRecord]) -> list[str]:
+        """Search by the vector of each record for it or others with the same. See `VectorIndex.not_found`."""
+        searched = [record for record in records if record.vector is not None]
+        lost = [record.doc_id for record in records if record.vector is None]
+        with self._errors("check"):
+            return lost + missed_ids(self.collection, [record.doc_id for record in searched], matrix_of(searched))
+
+    def mend(self, source: VectorSource) -> int:
+        """Put a few lost records anew, or build a new collection where many are. See `VectorIndex.mend`."""
+        with self._errors("mend"):
+            n_mended = mend(self._client, self.name, source, self._failure)
+            self.collection, self._failure = self._get(), ""
+        if self._library is not None:
+            self._library.settle(self.name)
+        return n_mended
 
     def _get(self) -> Collection:
-        # Without an embedding function: the default one downloads a model.
-        return self._client.get_collection(self.name, embedding_function=None)
+        return get_collection(self._client, self.name)
 
-    def _get_or_create(self, identity: ModelIdentity) -> Collection:
-        try:
-            return self._get()
-        except import_chromadb().errors.NotFoundError:
-            self._client.get_or_create_collection(
-                self.name,
-                embedding_function=None,
-                configuration={"hnsw": {"space": SPACE}},
-                metadata=_identity_metadata(identity),
-            )
-        return self._get()  # where another process was faster, its collection and not ours
+    def _finish_replacing(self) -> None:
+        """Finish what a crash interrupted, unless the collection is to be mended, which does that too."""
+        if self._library is not None and self._library.is_suspect(self.name):
+            return
+        finish_replacing(self._client, self.name)
 
-    def _write(self, documents: Sequence[Document], vectors: Vectors, *, replace: bool) -> None:
-        for rows in self._slices(documents, vectors.shape[1]):
-            page = documents[rows]
-            ids = [document.doc_id for document in page]
-            with self._errors("replace documents of" if replace else "add to"):
-                if replace:
-                    self.collection.delete(ids=ids)
-                self.collection.add(
-                    ids=ids,
-                    embeddings=cast(Any, vectors[rows]),
-                    documents=[without_surrogates(document.text) for document in page],
-                    metadatas=cast(Any, [{**document.metadata, HASH_KEY: document.content_hash} for document in page]),
-                )
-            self._dim = vectors.shape[1]
+    def _replace(self, batch: dict[str, Any]) -> None:
+        self.collection.delete(ids=batch["ids"])
+        self.collection.add(**batch)
 
-    def _slices(self, documents: Sequence[Document], dim: int) -> Iterator[slice]:
-        """Cut documents into pages that also a server takes."""
-        start = n_bytes = 0
-        for row, document in enumerate(documents):
-            size = 4 * len(document.text) + 6 * dim  # as UTF-8 and as base64 at most
-            if row > start and (row - start == self._page or n_bytes + size > _PAGE_BYTES):
-                yield slice(start, row)
-                start, n_bytes = row, 0
-            n_bytes += size
-        if documents:
-            yield slice(start, len(documents))
+    def _write(self, records: Sequence[IndexRecord], doing: str, write: Callable[[dict[str, Any]], None]) -> None:
+        """Write records in batches, each as ``Collection.add`` takes it."""
+        if not records:
+            return
+        matrix = matrix_of(records)
+        for rows in write_slices([record.document for record in records], matrix.shape[1], self._page):
+            with self._errors(doing):
+                write(batch_of(records[rows], matrix[rows]))
+            self._dim = matrix.shape[1]
 
     def _check_dim(self, vectors: Vectors) -> None:
         """Refuse vectors that Chroma would refuse, before anything was deleted for them."""
         if self._dim is None:
             with self._errors("read"):
-                rows = self.collection.get(limit=1, include=["embeddings"])["embeddings"]
-            self._dim = len(rows[0]) if rows is not None and len(rows) else None
+                self._dim = self._get().get_model().dimension
         if self._dim is not None and vectors.shape[1] != self._dim:
             raise DimensionError(
                 f"collection {self.name!r} holds vectors of {self._dim} values, and model "
@@ -252,32 +277,19 @@ class ChromaIndex:
     def _pages(self, doc_ids: Sequence[str]) -> Iterator[list[str]]:
         return (list(doc_ids[i : i + self._page]) for i in range(0, len(doc_ids), self._page))
 
-    def _errors(self, doing: str) -> AbstractContextManager[None]:
-        return chroma_errors(f"{doing} the collection {self.name!r}")
-
-
-def _space(collection: Collection) -> str | None:
-    """How a collection measures; read from the JSON, since the parsed form may build an embedding function."""
-    configuration = collection.configuration_json
-    index = configuration.get("hnsw") or configuration.get("spann") or {}
-    space: str | None = index.get("space")
-    return space
-
-
-def _identity_metadata(identity: ModelIdentity) -> dict[str, Any]:
-    return {MODEL_NAME_KEY: identity.model_name, SETTINGS_KEY: identity.settings_json}
-
-
-def _write_identity(collection: Collection, identity: ModelIdentity) -> None:
-    """Note the model and keep the other keys, which `modify` would replace."""
-    collection.modify(metadata={**_other_metadata(collection), **_identity_metadata(identity)})
-
-
-def _other_metadata(collection: Collection) -> dict[str, Any]:
-    return {key: value for key, value in (collection.metadata or {}).items() if key != "hnsw:space"}
-
-
-def _stored_document(record: Mapping[str, Any] | None) -> StoredDocument:
-    metadata: Metadata = dict(record or {})
-    content_hash = metadata.pop(HASH_KEY, None)
-    return StoredDocument(content_hash if isinstance(content_hash, str) else None, metadata)
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            with chroma_errors(f"{doing} the collection {self.name!r}"):
+                yield
+        except SearchIndexError as error:
+            errors = import_chromadb().errors
+            if isinstance(error.__cause__, errors.NotFoundError):
+                error.message += "; it was deleted or built anew meanwhile; open the engine anew"
+            elif isinstance(error.__cause__, errors.InternalError):
+                self._failure, cure = str(error.__cause__), "reconcile(repair=True)"
+                if self._library is not None:
+                    self._library.suspect(self.name)
+                    cure = f"open the engine anew by path=, or {cure}"
+                error.message += f"; to have the index mended, {cure}"
+            raise

@@ -6,36 +6,46 @@ stale answers. So the lock is held for as long as a client is open, also by thos
 
 from __future__ import annotations
 
-import json
+import atexit
 import os
 import shlex
-import socket
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embstore.errors import LibraryLockedError, MissingExtraError, StorePathError
+from embstore.search.note import HolderNote, read_note
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
     from filelock import FileLock
 
 LOCK_NAME = "embstore.lock"
-HOLDER_NAME = "embstore.lock.json"
-"""Who holds the lock. A file of its own, since a locked one cannot be read on Windows."""
+
+Check = Callable[[Path, frozenset[str]], set[str] | None]
+"""Looks at a folder that no client has open, and is told in which collections Chroma has failed before.
+
+It gives the names of the collections that need mending, or None where that is not known.
+"""
 
 
 @dataclass
 class _Held:
-    """A folder that this process holds."""
+    """A folder that this process holds.
+
+    Attributes
+    ----------
+    suspects : set of str or None
+        The collections that need mending; None: any of them may.
+    """
 
     lock: FileLock
+    note: HolderNote
     client: Client
+    suspects: set[str] | None
     n_handles: int = 0
 
 
@@ -53,6 +63,8 @@ class LibraryHandle:
         Created where it is missing.
     open_client : callable
         Opens a client on the folder; called where this process has none on it yet.
+    check : callable, optional
+        Called before that, where the last holder did not close the folder.
 
     Raises
     ------
@@ -64,14 +76,15 @@ class LibraryHandle:
         filelock is not installed.
     """
 
-    def __init__(self, folder: Path, open_client: Callable[[Path], Client]) -> None:
+    def __init__(self, folder: Path, open_client: Callable[[Path], Client], check: Check = lambda *_: None) -> None:
         self._folder = created_folder(folder)
+        self._open_client = open_client
         self._pid = os.getpid()
         self._closed = False
         with _guard:
             held = _held.get((self._pid, self._folder))
             if held is None:
-                held = _held[self._pid, self._folder] = _hold(self._folder, open_client)
+                held = _held[self._pid, self._folder] = _hold(self._folder, open_client, check)
             held.n_handles += 1
         self._shared = held
 
@@ -97,6 +110,51 @@ class LibraryHandle:
                 pid=self._pid,
             )
 
+    @property
+    def was_unclean(self) -> bool:
+        """Whether the last process that held the folder ended without closing it, or left damage in it."""
+        return self._shared.note.was_left
+
+    def is_suspect(self, collection_name: str) -> bool:
+        """Tell whether a collection needs mending, as far as is known."""
+        return self._shared.suspects is None or collection_name in self._shared.suspects
+
+    def suspect(self, collection_name: str) -> None:
+        """Note, in the folder too, that Chroma failed in a collection: what it says later does not show the damage."""
+        self._shared.note.failed.add(collection_name)
+        self._shared.note.write()
+        if self._shared.suspects is not None:
+            self._shared.suspects.add(collection_name)
+
+    def settle(self, collection_name: str) -> None:
+        """Note that a collection was found sound, or was mended."""
+        self._shared.note.failed.discard(collection_name)
+        self._shared.note.write()
+        if self._shared.suspects is not None:
+            self._shared.suspects.discard(collection_name)
+
+    def check(self, check: Check) -> None:
+        """Close the client, look at the folder, and open another client.
+
+        Raises
+        ------
+        LibraryLockedError
+            Other handles of this process use the client.
+        """
+        with _guard:
+            held = self._shared
+            if held.n_handles > 1:
+                raise LibraryLockedError(
+                    f"library folder {str(self._folder)!r} is in use by other engines of this process; close them",
+                    path=str(self._folder),
+                    pid=self._pid,
+                )
+            held.client.close()
+            try:
+                held.suspects = check(self._folder, frozenset(held.note.failed))
+            finally:
+                held.client = self._open_client(self._folder)
+
     def close(self) -> None:
         """Give the share back; the last one of a process closes the client and releases the folder."""
         with _guard:
@@ -107,10 +165,7 @@ class LibraryHandle:
             if self._shared.n_handles:
                 return
             del _held[self._pid, self._folder]
-            try:
-                self._shared.client.close()
-            finally:
-                _release(self._folder, self._shared.lock)
+            _close(self._shared)
 
 
 def created_folder(folder: Path) -> Path:
@@ -128,7 +183,7 @@ def created_folder(folder: Path) -> Path:
         raise StorePathError(f"library folder {str(folder)!r} cannot be created: {error}", path=str(folder)) from error
 
 
-def _hold(folder: Path, open_client: Callable[[Path], Client]) -> _Held:
+def _hold(folder: Path, open_client: Callable[[Path], Client], check: Check) -> _Held:
     try:
         from filelock import FileLock, Timeout
     except ImportError as error:
@@ -140,46 +195,40 @@ def _hold(folder: Path, open_client: Callable[[Path], Client]) -> _Held:
         raise _locked(folder) from None
     except OSError as error:
         raise StorePathError(f"library folder {str(folder)!r} cannot be written: {error}", path=str(folder)) from error
+    note = HolderNote(folder)
     try:
-        _write_holder(folder)
-        return _Held(lock, open_client(folder))
+        note.write()
+        suspects = check(folder, frozenset(note.failed)) if note.was_left else set()
+        return _Held(lock, note, open_client(folder), suspects)
     except BaseException:
-        _release(folder, lock)
+        _release(lock, note, is_sound=not note.was_left)
         raise
 
 
-def _release(folder: Path, lock: FileLock) -> None:
-    with suppress(OSError):
-        (folder / HOLDER_NAME).unlink(missing_ok=True)
+def _close(held: _Held) -> None:
+    try:
+        held.client.close()
+    finally:
+        _release(held.lock, held.note, is_sound=held.suspects == set())
+
+
+def _close_at_exit() -> None:
+    """Close what a program that just ends has left open: that is no unclean end."""
+    while _held:
+        with suppress(Exception):
+            _close(_held.popitem()[1])
+
+
+def _release(lock: FileLock, note: HolderNote, *, is_sound: bool) -> None:
+    if is_sound:
+        note.remove()
     lock.release()
 
 
-def _write_holder(folder: Path) -> None:
-    holder = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "program": Path(sys.argv[0]).name if sys.argv else "",
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    partial = folder / f"{HOLDER_NAME}.tmp"
-    with suppress(OSError):  # for people only: the lock holds without it
-        partial.write_text(json.dumps(holder), encoding="utf-8")
-        partial.replace(folder / HOLDER_NAME)
-
-
-def _read_holder(folder: Path) -> dict[str, str | int]:
-    """Read who holds a folder; {} where it is not known."""
-    try:
-        holder = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # none yet, or damaged
-        return {}
-    known = holder.items() if isinstance(holder, dict) else ()
-    return {key: value for key, value in known if isinstance(value, (str, int))}
-
-
 def _locked(folder: Path) -> LibraryLockedError:
-    holder = _read_holder(folder)
-    pid, host, program, since = (holder.get(key) for key in ("pid", "host", "program", "since"))
+    note = read_note(folder)
+    known = {key: value for key, value in note.items() if isinstance(value, (str, int))}
+    pid, host, program, since = (known.get(key) for key in ("pid", "host", "program", "since"))
     who = f"process {pid}" if pid else "another process"
     details = f"{f' on {host}' if host else ''}{f' ({program})' if program else ''}{f' since {since}' if since else ''}"
     return LibraryLockedError(
@@ -215,5 +264,6 @@ def _after_fork_in_child() -> None:
         _held.clear()
 
 
+atexit.register(_close_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,66 @@
+"""The note that the holder of a library folder keeps in it: who it is, and which collections Chroma failed in.
+
+It goes when the folder is closed. One that stays tells that the holder did not come to that, or that it left
+collections behind that were not found sound since.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HOLDER_NAME = "embstore.lock.json"
+"""A file of its own, since a locked one cannot be read on Windows."""
+
+
+class HolderNote:
+    """The note of this process, to be made once it holds the lock.
+
+    Attributes
+    ----------
+    was_left : bool
+        Whether the last holder left its note.
+    failed : set of str
+        Collections in which Chroma failed and that were not mended since. What Chroma says later shows no damage.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / HOLDER_NAME
+        self.was_left = self._path.exists()
+        names = read_note(folder).get("failed")
+        self.failed = {str(name) for name in names} if isinstance(names, list) else set()
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def write(self) -> None:
+        """Write it as a whole, as far as the folder lets it be written: the lock holds without it."""
+        note = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "program": Path(sys.argv[0]).name if sys.argv else "",
+            "since": self._since,
+            "failed": sorted(self.failed),
+        }
+        partial = self._path.with_name(f"{HOLDER_NAME}.tmp")
+        with suppress(OSError):
+            partial.write_text(json.dumps(note), encoding="utf-8")
+            partial.replace(self._path)
+
+    def remove(self) -> None:
+        """Take it away."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """Read the note of whoever holds a folder; {} where there is none, or a damaged one."""
+    try:
+        note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
