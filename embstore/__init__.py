@@ -32,6 +32,7 @@ from embstore.errors import (
     StoreError,
     StoreFullError,
     StorePathError,
+    TooManyRemovalsError,
     UnknownDocumentError,
     UnknownModelError,
     UnsafeStoreError,
@@ -41,7 +42,14 @@ from embstore.stored import StoredEmbeddings, cache_stats
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
 
 if TYPE_CHECKING:
-    from embstore.search import CachedSemanticSearchEngine, IndexReport, SearchHit, SemanticSearchEngine
+    from embstore.search import (
+        CachedSemanticSearchEngine,
+        IndexPlan,
+        IndexReport,
+        ReconcileReport,
+        SearchHit,
+        SemanticSearchEngine,
+    )
 
 __version__ = "0.1.0"
 
@@ -58,6 +66,7 @@ __all__ = [
     "EncoderError",
     "EncoderOutputError",
     "FillReport",
+    "IndexPlan",
     "IndexReport",
     "InvalidInputError",
     "InvalidTypeError",
@@ -75,6 +84,7 @@ __all__ = [
     "Problem",
     "PruneReport",
     "ReadOnlyError",
+    "ReconcileReport",
     "SearchHit",
     "SearchIndexError",
     "SemanticSearchEngine",
@@ -85,6 +95,7 @@ __all__ = [
     "StoreFullError",
     "StorePathError",
     "StoredEmbeddings",
+    "TooManyRemovalsError",
     "UnknownDocumentError",
     "UnknownModelError",
     "UnsafeStoreError",
@@ -92,7 +103,14 @@ __all__ = [
     "content_hash",
 ]
 
-_SEARCH = {"CachedSemanticSearchEngine", "IndexReport", "SearchHit", "SemanticSearchEngine"}
+_SEARCH = {
+    "CachedSemanticSearchEngine",
+    "IndexPlan",
+    "IndexReport",
+    "ReconcileReport",
+    "SearchHit",
+    "SemanticSearchEngine",
+}
 
 
 def __getattr__(name: str) -> Any:

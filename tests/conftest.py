@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from embstore import EmbeddingCache
+from embstore import CachedSemanticSearchEngine, EmbeddingCache, SemanticSearchEngine
 from tests.fakes import CountingEncoder
 
 # A machine that is busy with other tests fails none of these.
@@ -32,3 +32,27 @@ def cache(cache_path: Path) -> Iterator[EmbeddingCache]:
     with EmbeddingCache(cache_path) as cache:
         yield cache
         assert cache.verify() == []
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    return tmp_path / "library"
+
+
+@pytest.fixture(params=["direct", "cached", "exact"])
+def engine(request: pytest.FixtureRequest, library: Path, encoder: CountingEncoder) -> Iterator[SemanticSearchEngine]:
+    """Engines with and without a cache, on Chroma and on the exact index, for what they have in common."""
+    if request.param != "exact":
+        pytest.importorskip("chromadb", reason="needs the extra chroma")
+    kind = SemanticSearchEngine if request.param == "direct" else CachedSemanticSearchEngine
+    with kind(encoder, path=library, index="exact" if request.param == "exact" else "chroma") as engine:
+        yield engine
+
+
+@pytest.fixture
+def cached(library: Path, encoder: CountingEncoder) -> Iterator[CachedSemanticSearchEngine]:
+    """A cached engine on Chroma whose cache must be sound when the test is over."""
+    pytest.importorskip("chromadb", reason="needs the extra chroma")
+    with CachedSemanticSearchEngine(encoder, path=library) as engine:
+        yield engine
+        assert engine.cache.verify() == []

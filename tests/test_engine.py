@@ -78,7 +78,7 @@ class Watched:
     def __init__(self, engine: Engine) -> None:
         self.calls: list[str] = []
         self._collection = engine.collection
-        engine._index.collection = self  # type: ignore[assignment]
+        engine._index._get = lambda: self  # type: ignore[method-assign]
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._collection, name)
@@ -215,7 +215,7 @@ def test_a_crash_between_delete_and_add_is_mended_by_the_next_call(
 ) -> None:
     cached.index_documents(["A", "B"])
     with monkeypatch.context() as patch:
-        patch.setattr(cached.collection, "add", lambda **_: 1 / 0)
+        patch.setattr(type(cached.collection), "add", lambda *_, **__: 1 / 0)
         with pytest.raises(SearchIndexError, match="could not replace documents"):
             cached.index_documents(["new", "B"])
     assert list(records(cached)) == ["doc_1"]
@@ -509,7 +509,8 @@ def test_a_renamed_model_keeps_every_vector(cached: CachedSemanticSearchEngine, 
     assert counts(report) == {"total": 3, "unchanged": 2, "added": 1, "encoded": 1}
     assert records(cached).items() >= before.items()
     assert {info.model_name for info in cached.cache.models()} == {"new"}
-    cached.rename_model("fake", "new")
+    with pytest.raises(UnknownModelError, match="no model 'fake'"):
+        cached.rename_model("fake", "new")
     cached.delete_documents(["doc_0"])
     assert counts(cached.index_documents(["A"])) == {"total": 1, "added": 1, "from_cache": 1}
 
@@ -555,6 +556,29 @@ def test_a_rename_that_makes_no_sense_is_refused(
     with pytest.raises(error):
         engine.rename_model(old, new)
     assert engine.collection.metadata["embstore:model_name"] == "fake"
+
+
+def test_a_model_is_not_renamed_twice(cached: CachedSemanticSearchEngine) -> None:
+    cached.index_documents(["A"])
+    cached.cache.get("x", "text", CountingEncoder(), model_name="another")
+    cached.rename_model("fake", "new")
+    with pytest.raises(UnknownModelError, match="'never heard'"):
+        cached.rename_model("never heard", "new")
+    with pytest.raises(UnknownModelError, match="is 'new', not 'another'"):
+        cached.rename_model("another", "third")
+    assert {info.model_name for info in cached.cache.models()} == {"new", "another"}
+
+
+def test_a_second_engine_notices_that_the_model_was_renamed(library: Path) -> None:
+    with (
+        CachedSemanticSearchEngine(CountingEncoder(), path=library) as first,
+        CachedSemanticSearchEngine(CountingEncoder(), path=library) as second,
+    ):
+        first.index_documents(["A"])
+        first.rename_model("fake", "new")
+        with pytest.raises(CollectionMismatchError, match="'new', not of 'fake'"):
+            second.index_documents(["A"])
+        assert {info.model_name for info in first.cache.models()} == {"new"}
 
 
 # --- opening and closing --------------------------------------------------------------------

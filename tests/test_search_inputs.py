@@ -10,10 +10,10 @@ import pytest
 
 from embstore.errors import EmbstoreError, InvalidInputError, InvalidTypeError
 from embstore.search.base import HASH_KEY, Document
+from embstore.search.given import GivenDocuments, Window
 from embstore.search.inputs import (
     check_collection_name,
     check_document,
-    check_documents,
     check_folder,
     check_query,
 )
@@ -21,14 +21,18 @@ from embstore.search.inputs import (
 REFUSED = (InvalidInputError, InvalidTypeError)
 
 
+def doc_ids(given: GivenDocuments) -> list[str]:
+    return [document.doc_id for window in given for document in window.documents]
+
+
 def test_parallel_lists_become_documents() -> None:
-    documents, n_repeated = check_documents(("A", "B", "A"), iter(["a", "b", "a"]), [{"k": 1}, None, {"k": 1}])
-    assert documents == [Document("a", "A", {"k": 1}), Document("b", "B", {})]
-    assert n_repeated == 1
+    (window,) = GivenDocuments(("A", "B", "A"), iter(["a", "b", "a"]), [{"k": 1}, None, {"k": 1}])
+    assert window == Window([Document("a", "A", {"k": 1}), Document("b", "B", {})], n_repeated=1)
 
 
 def test_ids_count_up_where_none_are_given() -> None:
-    assert [document.doc_id for document in check_documents(["A", "B"])[0]] == ["doc_0", "doc_1"]
+    assert doc_ids(GivenDocuments(["A", "B"])) == ["doc_0", "doc_1"]
+    assert doc_ids(GivenDocuments(str(i) for i in range(3000))) == [f"doc_{i}" for i in range(3000)]
 
 
 def test_metadata_is_copied() -> None:
@@ -52,7 +56,7 @@ def test_metadata_is_copied() -> None:
 )
 def test_metadata_that_would_not_come_back_as_it_is_is_refused_by_the_documents_name(metadata: Any) -> None:
     with pytest.raises(REFUSED, match="'b'"):
-        check_documents(["A", "B"], ["a", "b"], [{"fine": 1}, metadata])
+        GivenDocuments(["A", "B"], ["a", "b"], [{"fine": 1}, metadata])
     with pytest.raises(REFUSED, match="'b'"):
         check_document("b", "B", metadata)
 
@@ -79,7 +83,7 @@ def test_metadata_that_would_not_come_back_as_it_is_is_refused_by_the_documents_
 )
 def test_lists_that_do_not_belong_together_are_refused(arguments: Any, error: type[EmbstoreError]) -> None:
     with pytest.raises(error):
-        check_documents(*arguments)
+        GivenDocuments(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_lists_that_do_not_belong_together_are_refused(arguments: Any, error: ty
 )
 def test_an_id_given_twice_with_different_contents_is_refused_by_name(texts: list[str], metadatas: Any) -> None:
     with pytest.raises(InvalidInputError, match="doc_id 'twice' is given twice"):
-        check_documents(texts, ["twice", "twice"], metadatas)
+        GivenDocuments(texts, ["twice", "twice"], metadatas)
 
 
 @pytest.mark.parametrize(("doc_id", "text"), [(None, "A"), ("", "A"), ("\ud800", "A"), ("a", None), ("a", b"A")])
@@ -150,7 +154,7 @@ def test_a_path_may_be_a_str_or_a_path() -> None:
     assert check_folder("a/b") == check_folder(Path("a/b")) == Path("a/b")
 
 
-@pytest.mark.parametrize("path", ["", 7, None, b"x"])
+@pytest.mark.parametrize("path", ["", "a\0b", 7, None, b"x"])
 def test_a_path_may_be_nothing_else(path: Any) -> None:
     with pytest.raises(REFUSED, match="path is"):
         check_folder(path)

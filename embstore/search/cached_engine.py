@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from embstore.cache import EmbeddingCache
 from embstore.encoders import NamedEncoder
-from embstore.errors import InvalidTypeError
+from embstore.errors import InvalidInputError, InvalidTypeError
 from embstore.search.base import VectorSource
-from embstore.search.engine import DEFAULT_COLLECTION, DEFAULT_PATH, SemanticSearchEngine
+from embstore.search.engine import SemanticSearchEngine
+from embstore.search.inputs import IndexKind
+from embstore.search.open_engine import CACHE_NAME, DEFAULT_COLLECTION, DEFAULT_PATH
 from embstore.search.sources import CachedSource
+from embstore.stores.base import Store
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
-
-CACHE_NAME = "embeddings.db"  # in the library folder, beside Chroma's own files
 
 
 class CachedSemanticSearchEngine(SemanticSearchEngine):
@@ -27,10 +28,11 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
 
     Parameters
     ----------
-    model, model_name, path, client, collection_name
+    model, model_name, path, client, collection_name, index, check_canary
         See `SemanticSearchEngine`. The cache is the file ``embeddings.db`` in the folder `path`, with `client` too.
     cache : EmbeddingCache, optional
-        Used in place of that file, and never closed. Collections with the same ids can share it.
+        Used in place of that file, and never closed. Collections with the same ids can share it. An exact index is
+        in its file too.
 
     Raises
     ------
@@ -46,22 +48,38 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
         path: str | os.PathLike[str] = DEFAULT_PATH,
         client: ClientAPI | None = None,
         collection_name: str = DEFAULT_COLLECTION,
+        index: IndexKind = "chroma",
+        check_canary: bool = True,
         cache: EmbeddingCache | None = None,
     ) -> None:
         if cache is not None and not isinstance(cache, EmbeddingCache):
             raise InvalidTypeError(f"cache is {type(cache).__name__}, not an EmbeddingCache: {cache!r:.80}")
-        self._given_cache = cache
-        super().__init__(model, model_name=model_name, path=path, client=client, collection_name=collection_name)
+        if cache is not None and cache.check_canary and not check_canary:
+            raise InvalidInputError("check_canary is the cache's: EmbeddingCache(..., check_canary=False)")
+        self._cache = cache
+        super().__init__(
+            model,
+            model_name=model_name,
+            path=path,
+            client=client,
+            collection_name=collection_name,
+            index=index,
+            check_canary=check_canary,
+        )
+
+    def _open_store(self, opened: ExitStack) -> Store:
+        return self._open_cache(opened).store
 
     def _open_source(self, encoder: NamedEncoder, collection_name: str, opened: ExitStack) -> VectorSource:
-        cache = self._given_cache
-        if cache is None:
-            cache = EmbeddingCache(self._folder / CACHE_NAME)
-            opened.callback(cache.close)
-        self._cache = cache
-        return CachedSource(encoder, cache, collection_name)
+        return CachedSource(encoder, self._open_cache(opened), collection_name)
+
+    def _open_cache(self, opened: ExitStack) -> EmbeddingCache:
+        if self._cache is None:
+            self._cache = EmbeddingCache(self._folder / CACHE_NAME, check_canary=self._check_canary)
+            opened.callback(self._cache.close)
+        return self._cache
 
     @property
     def cache(self) -> EmbeddingCache:
         """The cache."""
-        return self._cache
+        return cast(EmbeddingCache, self._cache)

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Iterable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-from embstore.canary import check_same_model, encode_canary
-from embstore.encoders import NamedEncoder
-from embstore.errors import StoreClosedError, UnknownModelError
+from embstore.errors import InvalidInputError, UnknownModelError
 from embstore.identity import check_model_name
 from embstore.inputs import check_doc_ids
-from embstore.search.base import IndexReport, SearchHit, VectorSource, Where
-from embstore.search.chroma import ChromaIndex
-from embstore.search.chroma_client import import_chromadb, open_client
-from embstore.search.indexing import index_documents, reindex_document
-from embstore.search.inputs import check_collection_name, check_document, check_documents, check_folder, check_query
-from embstore.search.lock import LibraryHandle
-from embstore.search.sources import DirectSource, named_encoder
-
-if TYPE_CHECKING:
-    from chromadb.api import ClientAPI
-    from chromadb.api.models.Collection import Collection
-
-DEFAULT_PATH = "embstore-library"
-DEFAULT_COLLECTION = "documents"
-
-# Between comparing and writing, no other thread may write to the same collection: Chroma leaves ids out that it has.
-_writers: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
+from embstore.search.base import IndexPlan, IndexReport, SearchHit, Where
+from embstore.search.comparison import ReconcileReport
+from embstore.search.given import GivenDocuments
+from embstore.search.indexing import index_documents, plan_documents, reindex_document
+from embstore.search.inputs import (
+    check_document,
+    check_query,
+    check_removal,
+)
+from embstore.search.open_engine import OpenEngine
+from embstore.search.reconcile import reconcile
+from embstore.search.removal import Removal
 
 
-class SemanticSearchEngine:
+class SemanticSearchEngine(OpenEngine):
     """Semantic search over documents whose vectors the model computes each time they change.
 
     Parameters
@@ -44,12 +33,18 @@ class SemanticSearchEngine:
     model_name : str, optional
         What the model is called, where it does not say so itself.
     path : str or path-like
-        The library folder, created where it is missing. One process at a time may have it open.
+        The library folder, created where it is missing. With Chroma one process at a time may have it open.
     client : chromadb client, optional
         Used in place of one on `path`, and never closed. With ``chromadb.HttpClient()`` many processes can share
         a library.
     collection_name : str
-        The Chroma collection, created where it is missing. It holds the vectors of one model.
+        The part of the library, created where it is missing. It holds the vectors of one model.
+    index : "chroma" or "exact"
+        "exact" compares a query with every vector, up to a million or so, and needs neither Chroma nor a lock: texts
+        and metadata are in the file ``embeddings.db`` in the folder, beside the vectors, and several processes may
+        use it at once. "chroma" is approximate and scales further.
+    check_canary : bool
+        Encode one fixed text, to tell whether the model behind a name is still the one that filled the collection.
 
     Raises
     ------
@@ -63,66 +58,24 @@ class SemanticSearchEngine:
         The folder cannot be used.
     """
 
-    def __init__(
-        self,
-        model: Any = None,
-        *,
-        model_name: str | None = None,
-        path: str | os.PathLike[str] = DEFAULT_PATH,
-        client: ClientAPI | None = None,
-        collection_name: str = DEFAULT_COLLECTION,
-    ) -> None:
-        encoder = named_encoder(model, model_name)
-        identity = encoder.identity("document")
-        check_collection_name(collection_name)
-        self._folder = check_folder(path)
-        import_chromadb()
-        self._library: LibraryHandle | None = None
-        self._closed = False
-        self._model_is_checked = False
-        place = id(client) if client is not None else str(self._folder.resolve())
-        self._writer = _writers.setdefault((place, collection_name), threading.RLock())
-        with ExitStack() as opened:
-            if client is None:
-                self._library = LibraryHandle(self._folder, open_client)
-                opened.callback(self._library.close)
-                client = self._library.client
-            self._index = ChromaIndex(client, collection_name, identity)
-            self._source = self._open_source(encoder, collection_name, opened)
-            self._resources = opened.pop_all()
-
-    def _open_source(self, encoder: NamedEncoder, collection_name: str, opened: ExitStack) -> VectorSource:
-        """Give what vectors come from; the one thing in which engines differ."""
-        return DirectSource(encoder)
-
-    @property
-    def model(self) -> Any:
-        """The encoder that was given or loaded."""
-        return self._source.encoder.model
-
-    @property
-    def model_name(self) -> str:
-        """What the model is called."""
-        return self._source.encoder.model_name
-
-    @property
-    def collection(self) -> Collection:
-        """The Chroma collection."""
-        return self._open_index().collection
-
     def index_documents(
         self,
         documents: Iterable[str],
         ids: Iterable[str] | None = None,
         metadatas: Iterable[dict[str, Any] | None] | None = None,
         *,
+        remove_missing: bool = False,
+        scope: Where | None = None,
+        max_removed: float = 0.5,
         progress: bool | None = None,
     ) -> IndexReport:
         """Make the index hold documents as they are given here.
 
         A document that it holds already costs no model call and no write; one with other metadata no model call.
         Documents are compared and written about a thousand at a time: where a call ends early, what was written
-        stays, and the same call again does the rest. Nothing is written where an argument is refused.
+        stays, and the same call again does the rest. Where `documents` is a list, or anything else that has a length,
+        nothing is written unless every argument can be used. Iterators are read as they are indexed, in bounded
+        memory: what is wrong further on is noticed there.
 
         Parameters
         ----------
@@ -131,8 +84,16 @@ class SemanticSearchEngine:
             doc_0, doc_1, ... where None.
         metadatas : iterable of n dicts or None, optional
             str, int, float, bool or non-empty lists of one of them, by key. They replace what is there.
+        remove_missing : bool
+            At the end, when all else is done, remove the documents that the index holds and that were not given.
+            Their vectors stay in the cache, and records that another program wrote stay in the index.
+        scope : dict, optional
+            A filter as of `search`: remove only documents that it lets through.
+        max_removed : float
+            The most to remove, as a share of all documents that the collection held before the call. An empty
+            `documents` counts as one that removes everything.
         progress : bool, optional
-            Whether to show bars; None shows them on a terminal.
+            Whether to show a bar; None shows it on a terminal.
 
         Returns
         -------
@@ -142,13 +103,49 @@ class SemanticSearchEngine:
         ------
         InvalidInputError, InvalidTypeError
             An argument cannot be used, or an id is given twice with different contents.
+        CollectionMismatchError
+            The collection is of another model, or another program wrote a record of it under the id of a document.
+        TooManyRemovalsError
+            More than `max_removed` would be removed. Nothing was written where `documents` has a length; of an
+            iterator everything was indexed. Nothing was removed.
         EncoderError, ModelChangedError, DimensionError, SearchIndexError, StoreError
             The model failed or is another one than before, or Chroma or the cache failed.
         """
-        checked, n_repeated = check_documents(documents, ids, metadatas)
-        index = self._checked_index()
+        check_removal(remove_missing, scope, max_removed)
+        given, index = GivenDocuments(documents, ids, metadatas), self._checked_index()
+        removal = Removal(index, scope, max_removed) if remove_missing else None
         with self._writer:
-            return index_documents(checked, index, self._source, n_repeated=n_repeated, progress=progress)
+            return index_documents(given, index, self._source, removal, progress=progress)
+
+    def plan(
+        self,
+        documents: Iterable[str],
+        ids: Iterable[str] | None = None,
+        metadatas: Iterable[dict[str, Any] | None] | None = None,
+        *,
+        remove_missing: bool = False,
+        scope: Where | None = None,
+    ) -> IndexPlan:
+        """Tell what `index_documents` would do; nothing is written and no model is called.
+
+        Parameters
+        ----------
+        documents, ids, metadatas, remove_missing, scope
+            As of `index_documents`. Iterators are used up.
+
+        Returns
+        -------
+        IndexPlan
+
+        Raises
+        ------
+        EmbstoreError
+            As `index_documents`, but for what the model would raise, and for TooManyRemovalsError: `to_remove` is
+            told whatever it is.
+        """
+        check_removal(remove_missing, scope)
+        given, index = GivenDocuments(documents, ids, metadatas), self._matching_index()
+        return plan_documents(given, index, self._source, Removal(index, scope) if remove_missing else None)
 
     def reindex_document(self, doc_id: str, document: str, metadata: dict[str, Any] | None = None) -> IndexReport:
         """Encode a document whatever is known of it, and put it in the place of the one under its id.
@@ -173,6 +170,47 @@ class SemanticSearchEngine:
         checked = check_document(doc_id, document, metadata)
         with self._writer:
             return reindex_document(checked, self._checked_index(), self._source)
+
+    def reconcile(
+        self,
+        documents: Iterable[str] | None = None,
+        ids: Iterable[str] | None = None,
+        metadatas: Iterable[dict[str, Any] | None] | None = None,
+        *,
+        repair: bool = False,
+        progress: bool | None = None,
+    ) -> ReconcileReport:
+        """Compare the index, record by record, with the cache and with the documents that it should hold.
+
+        The model is not called. Records are read in pages, and each is searched for by its own vector.
+
+        Parameters
+        ----------
+        documents, ids, metadatas
+            As of `index_documents`, all that the index should hold. Without them it is compared with the cache only.
+        repair : bool
+            Set right what is wrong with the vectors that the cache has; where Chroma has failed, build its index anew.
+            Documents that the source does not have stay: `index_documents` removes them with ``remove_missing=True``.
+            Nobody else may write to the index meanwhile. After a crash the call can be repeated.
+        progress : bool, optional
+            Whether to show a bar; None shows it on a terminal.
+
+        Returns
+        -------
+        ReconcileReport
+
+        Raises
+        ------
+        InvalidInputError, InvalidTypeError
+            An argument cannot be used.
+        SearchIndexError, StoreError
+            Chroma or the cache failed; where it was Chroma, `repair` may help.
+        """
+        if documents is None and (ids is not None or metadatas is not None):
+            raise InvalidInputError("ids and metadatas are of documents; pass these too")
+        given = None if documents is None else GivenDocuments(documents, ids, metadatas)
+        with self._writer:
+            return reconcile(self._open_index(), self._source, given, repair=repair, progress=progress)
 
     def delete_documents(self, ids: Iterable[str]) -> int:
         """Remove documents from the index; vectors that are cached stay cached.
@@ -200,7 +238,7 @@ class SemanticSearchEngine:
         n_results : int
             How many to give at most.
         where : dict, optional
-            Chroma's filter on metadata: ``{"year": {"$gte": 2020}}``.
+            A filter on metadata, ``{"year": {"$gte": 2020}}``: see `embstore.search.filters`.
 
         Returns
         -------
@@ -210,7 +248,7 @@ class SemanticSearchEngine:
         Raises
         ------
         EmbstoreError
-            As `index_documents`; SearchIndexError also for a filter that Chroma cannot read.
+            As `index_documents`; InvalidInputError also for what is no filter.
         """
         check_query(query, n_results, where)
         index = self._checked_index()
@@ -220,67 +258,25 @@ class SemanticSearchEngine:
         """Call the model by another name, and keep every vector.
 
         The name changes in this collection, then in the cache. After a crash between the two, open the engine under
-        the new name and call this again. Other collections keep the old name until they are renamed too.
+        the new name and call this again. Other collections keep the old name until they are renamed too. With an
+        exact index it is one step, for all collections of the file.
 
         Raises
         ------
         UnknownModelError, ModelExistsError
-            The engine's model is not called `old`, or the cache has another one called `new`.
+            Neither the engine's model nor one of the cache is called `old`, or the cache has another one called `new`.
         InvalidInputError, InvalidTypeError, SearchIndexError, StoreError
             `new` cannot be a name, or Chroma or the cache failed. Nothing was changed in any of these cases.
         """
         check_model_name(new)
-        index = self._matching_index()
-        if self.model_name not in (old, new):
-            raise UnknownModelError(f"the engine's model is {self.model_name!r}, not {old!r}", model_name=old)
-        before = self.model_name
-        index.rename_model(new)
-        try:
-            self._source.rename_model(old, new)
-        except BaseException:
-            index.rename_model(before)
-            raise
-
-    def close(self) -> None:
-        """Release the library folder and close what the engine opened; what was given to it stays open."""
-        self._closed = True
-        self._resources.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _open_index(self) -> ChromaIndex:
-        if self._closed:
-            raise StoreClosedError("the engine was closed; open another one", path=str(self._folder))
-        if self._library is not None:
-            self._library.check_process()
-        return self._index
-
-    def _matching_index(self) -> ChromaIndex:
-        """Give the index where the model is still the one that it was opened with; settings of live ones change."""
-        index = self._open_index()
-        index.check_identity(self._source.encoder.identity("document"))
-        return index
-
-    def _checked_index(self) -> ChromaIndex:
-        """Give the index where the model gives the vectors that it was filled with; asked once an engine."""
-        index = self._matching_index()
-        if self._model_is_checked or not self._source.checks_model:
-            return index
-        encoder = self._source.encoder
-        canary, stored = encode_canary(encoder, "document"), index.canary()
-        if stored is not None and index.count():
-            check_same_model(
-                encoder.identity("document"),
-                stored,
-                canary,
-                filled=f"the collection {index.name!r}",
-                cure="use another collection_name=, or the model that filled it",
-            )
-        else:  # what an empty index was filled with once does not matter
-            index.note_canary(canary)
-        self._model_is_checked = True
-        return index
+        with self._writer:
+            index = self._matching_index()
+            if self.model_name not in (old, new):
+                raise UnknownModelError(f"the engine's model is {self.model_name!r}, not {old!r}", model_name=old)
+            before = self.model_name
+            index.rename_model(new)
+            try:
+                self._source.rename_model(old, new)
+            except BaseException:
+                index.rename_model(before)
+                raise

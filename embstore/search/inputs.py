@@ -1,79 +1,84 @@
-"""What callers give to an engine, checked as a whole before anything is read or written."""
+"""What callers give to an engine, checked before anything is read or written for it."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from embstore.errors import InvalidInputError, InvalidTypeError
 from embstore.identity import check_storable
-from embstore.inputs import check_count, check_doc_ids, check_texts
-from embstore.search.base import HASH_KEY, Document, Metadata, Where
-from embstore.search.plan import metadata_patch
+from embstore.inputs import check_count
+from embstore.search.base import HASH_KEY, Document, Metadata
+from embstore.search.beside import RESERVED_SUFFIXES
+from embstore.search.filters import INT64, RESERVED_KEY_PREFIXES, compile_filter
 
-_INT64 = range(-(2**63), 2**63)
+IndexKind = Literal["chroma", "exact"]
+INDEX_KINDS = get_args(IndexKind)
+
 _SCALARS = (str, int, float, bool)
-_REFUSED_KEY_PREFIXES = ("chroma:", "#", "$")  # Chroma drops the first silently and refuses the others
 _COLLECTION_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
-def check_documents(documents: Any, ids: Any = None, metadatas: Any = None) -> tuple[list[Document], int]:
-    """Make documents of the parallel lists that a caller gives.
+def check_document(doc_id: Any, text: Any, metadata: Any, *, position: int | None = None) -> Document:
+    """Make a document of what a caller gives for one.
 
     Parameters
     ----------
-    documents : iterable of n str
-    ids : iterable of n str, optional
-        doc_0, doc_1, ... where None.
-    metadatas : iterable of n dicts or None, optional
-
-    Returns
-    -------
-    list of Document
-        With distinct ids, in the order given.
-    int
-        How many more were given that are the same, in all, as one of them.
+    doc_id : str
+    text : str
+    metadata : dict or None
+        Copied: the caller may change its own while documents are being indexed.
+    position : int, optional
+        Where the document stands among others, for the message.
 
     Raises
     ------
     InvalidTypeError, InvalidInputError
-        Naming the first offender.
+        Naming the document and what cannot be stored of it.
     """
-    texts = check_texts(documents)
-    doc_ids = [f"doc_{i}" for i in range(len(texts))] if ids is None else check_doc_ids(ids)
-    metadata_of = [None] * len(texts) if metadatas is None else _listed(metadatas)
-    for what, values in (("ids", doc_ids), ("metadatas", metadata_of)):
-        if len(values) != len(texts):
-            raise InvalidInputError(f"{len(texts)} documents and {len(values)} {what}; give as many of each")
-    checked: dict[str, Document] = {}
-    for doc_id, text, metadata in zip(doc_ids, texts, metadata_of, strict=True):
-        document = Document(doc_id, text, _checked_metadata(doc_id, metadata))
-        first = checked.setdefault(document.doc_id, document)
-        if first.text != document.text or metadata_patch(first.metadata, document.metadata):
-            raise InvalidInputError(
-                f"doc_id {document.doc_id!r:.80} is given twice with different texts or metadata; give each id once",
-                doc_id=document.doc_id,
-            )
-    return list(checked.values()), len(texts) - len(checked)
-
-
-def check_document(doc_id: Any, text: Any, metadata: Any) -> Document:
-    """Make a document of what a caller gives for one; see `check_documents`."""
-    check_id(doc_id)
+    doc_id = check_id(doc_id, position)
     if not isinstance(text, str):
-        raise InvalidTypeError(f"document {doc_id!r:.80} is {type(text).__name__}, not str", doc_id=doc_id)
-    return Document(doc_id, text, _checked_metadata(doc_id, metadata))
+        raise InvalidTypeError(
+            f"document {doc_id!r:.80} is {type(text).__name__}, not str: {text!r:.80}", doc_id=doc_id
+        )
+    return Document(doc_id, str.__str__(text), _checked_metadata(doc_id, metadata))
 
 
-def check_id(doc_id: Any) -> str:
+def check_id(doc_id: Any, position: int | None = None) -> str:
     """Return `doc_id` where it is a non-empty str that can be stored."""
+    if type(doc_id) is str and doc_id and doc_id.isascii():
+        return doc_id
+    what = "doc_id" if position is None else f"the doc_id at position {position}"
     if not isinstance(doc_id, str):
-        raise InvalidTypeError(f"doc_id is {type(doc_id).__name__}, not str: {doc_id!r:.80}", doc_id=doc_id)
-    return check_doc_ids([doc_id])[0]
+        raise InvalidTypeError(f"{what} is {type(doc_id).__name__}, not str: {doc_id!r:.80}", doc_id=doc_id)
+    if not doc_id:
+        raise InvalidInputError(f"{what} is empty; give each document an id", doc_id=doc_id)
+    check_storable(doc_id, what)
+    return str.__str__(doc_id)  # of a subclass: str() of an Enum gives its name
+
+
+def check_removal(remove_missing: Any, scope: Any, max_removed: Any = 1.0) -> None:
+    """Refuse what makes no sense about removing the documents that a source does not have.
+
+    Raises
+    ------
+    InvalidTypeError
+        `scope` is no dict, `max_removed` no number.
+    InvalidInputError
+        `max_removed` is no share, `scope` is no filter, or stands without `remove_missing`.
+    """
+    if not isinstance(max_removed, (int, float)) or isinstance(max_removed, bool):
+        raise InvalidTypeError(f"max_removed is {type(max_removed).__name__}, not a number: {max_removed!r:.80}")
+    if not 0 <= max_removed <= 1:
+        raise InvalidInputError(f"max_removed is {max_removed}; it is a share of the collection, 0 to 1")
+    if scope is None:
+        return
+    if not remove_missing:
+        raise InvalidInputError("scope says which documents may be removed; give it with remove_missing=True")
+    compile_filter(scope, "scope")
 
 
 def check_query(query: Any, n_results: Any, where: Any) -> None:
@@ -84,13 +89,13 @@ def check_query(query: Any, n_results: Any, where: Any) -> None:
     InvalidTypeError
         `query` is no str, `n_results` no int, `where` no dict.
     InvalidInputError
-        `n_results` is not positive, `where` is empty or asks for the reserved key.
+        `n_results` is not positive, or `where` is no filter.
     """
     if not isinstance(query, str):
         raise InvalidTypeError(f"query is {type(query).__name__}, not str: {query!r:.80}")
     check_count(n_results, "n_results")
     if where is not None:
-        _check_where(where)
+        compile_filter(where)
 
 
 def check_collection_name(name: Any) -> str:
@@ -99,7 +104,7 @@ def check_collection_name(name: Any) -> str:
     Raises
     ------
     InvalidTypeError, InvalidInputError
-        It is no str, or breaks Chroma's rule for names.
+        It is no str, breaks Chroma's rule for names, or ends as what embstore builds beside a collection.
     """
     if not isinstance(name, str):
         raise InvalidTypeError(f"collection_name is {type(name).__name__}, not str: {name!r:.80}")
@@ -109,7 +114,29 @@ def check_collection_name(name: Any) -> str:
             f"beginning and ending with a letter or a digit, without two periods in a row",
             collection_name=name,
         )
+    if name.endswith(RESERVED_SUFFIXES):
+        raise InvalidInputError(
+            f"collection_name {name!r:.80} ends with one of {', '.join(RESERVED_SUFFIXES)}, which are reserved for "
+            f"what is built or kept aside while a collection is mended; use another name",
+            collection_name=name,
+        )
     return name
+
+
+def check_index(index: Any, client: Any = None) -> IndexKind:
+    """Return `index` where there is such a one, and where it takes the client, if there is one.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if index not in INDEX_KINDS:
+        raise InvalidInputError(f"index is {index!r:.80}; there are {' and '.join(map(repr, INDEX_KINDS))}")
+    if index == "exact" and client is not None:
+        raise InvalidInputError(
+            "client= is a Chroma client, which an index 'exact' does not use; leave one of them out"
+        )
+    return cast(IndexKind, index)
 
 
 def check_folder(path: Any) -> Path:
@@ -122,15 +149,9 @@ def check_folder(path: Any) -> Path:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidTypeError(f"path is {type(path).__name__}, not a path: {path!r:.80}")
-    if not os.fspath(path):
-        raise InvalidInputError("path is empty; name a folder")
+    if not os.fspath(path) or "\0" in str(path):
+        raise InvalidInputError(f"path is {str(path)!r:.80}; name a folder")
     return Path(path)
-
-
-def _listed(metadatas: Any) -> list[Any]:
-    if isinstance(metadatas, (str, bytes, Mapping)) or not isinstance(metadatas, Iterable):
-        raise InvalidTypeError(f"metadatas is {type(metadatas).__name__}, not a list: {metadatas!r:.80}")
-    return list(metadatas)
 
 
 def _checked_metadata(doc_id: str, metadata: Any) -> Metadata:
@@ -147,7 +168,6 @@ def _checked_metadata(doc_id: str, metadata: Any) -> Metadata:
         for text in (key, *(value if isinstance(value, list) else [value])):
             if isinstance(text, str):
                 check_storable(text, f"metadata of {doc_id!r:.80}:")
-    # A copy: the caller may change its dict while the documents are being indexed.
     return {key: list(value) if isinstance(value, list) else value for key, value in metadata.items()}
 
 
@@ -156,8 +176,8 @@ def _key_fault(key: Any) -> str | None:
         return "a key must be a non-empty str"
     if key == HASH_KEY:
         return "this key is reserved; use another"
-    if key.startswith(_REFUSED_KEY_PREFIXES):
-        return f"a key must not begin with {', '.join(_REFUSED_KEY_PREFIXES)}"
+    if key.startswith(RESERVED_KEY_PREFIXES):
+        return f"a key must not begin with {', '.join(RESERVED_KEY_PREFIXES)}"
     return None
 
 
@@ -177,22 +197,6 @@ def _scalar_fault(value: Any) -> str | None:
         return f"a value must be a str, int, float, bool or a list of one of them, not {type(value).__name__}"
     if type(value) is float and not math.isfinite(value):
         return f"{value} cannot be stored; leave the key out"
-    if type(value) is int and value not in _INT64:
+    if type(value) is int and value not in INT64:
         return f"{value} does not fit 64 bits; store it as a str"
     return None
-
-
-def _check_where(where: Any) -> None:
-    if not isinstance(where, dict):
-        raise InvalidTypeError(f"where is {type(where).__name__}, not a dict or None: {where!r:.80}")
-    if not where:
-        raise InvalidInputError("where is empty; give None to search all documents")
-    _refuse_reserved_key(where)
-
-
-def _refuse_reserved_key(part: Where | Sequence[Any]) -> None:
-    if isinstance(part, Mapping) and HASH_KEY in part:
-        raise InvalidInputError(f"where asks for {HASH_KEY!r}, a reserved key", where=part)
-    for inner in part.values() if isinstance(part, Mapping) else part:
-        if isinstance(inner, (Mapping, list, tuple)):
-            _refuse_reserved_key(inner)

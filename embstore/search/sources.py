@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from embstore.canary import encode_canary
 from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import UnknownModelError
 from embstore.identity import check_model_name
-from embstore.progress import progress_bar
 
 if TYPE_CHECKING:
     from embstore.cache import EmbeddingCache
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 _BATCH = 32
-_GROUP = 8 * _BATCH  # texts between two steps of the bar; a SentenceTransformer sorts by length within a group
 
 
 def named_encoder(model: Any, model_name: str | None) -> NamedEncoder:
@@ -38,24 +37,38 @@ class DirectSource:
     Parameters
     ----------
     encoder : NamedEncoder
+    check_canary : bool
+        Whether the model is compared with the one that filled an index.
     """
 
-    checks_model = True
+    keeps_vectors = False
 
-    def __init__(self, encoder: NamedEncoder) -> None:
+    def __init__(self, encoder: NamedEncoder, *, check_canary: bool = True) -> None:
         self.encoder = encoder
+        self._check_canary = check_canary
 
-    def documents(self, doc_ids: Sequence[str], texts: Sequence[str], progress: bool | None) -> tuple[Vectors, int]:
+    def canary(self) -> Vectors | None:
+        """Encode the canary where models are to be compared."""
+        return encode_canary(self.encoder, "document") if self._check_canary else None
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """List all distinct texts."""
+        return list(dict.fromkeys(texts))
+
+    def estimate_s(self, n_chars: int) -> float | None:
+        """Give None: nobody notes how long the model takes."""
+        return None
+
+    def stored(self, content_hashes: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Vectors]:
+        """Find none: nothing is kept."""
+        n = len(content_hashes)
+        return np.zeros(n, dtype=np.bool_), np.empty((n, 0), dtype=np.float32)
+
+    def documents(self, doc_ids: Sequence[str], texts: Sequence[str]) -> tuple[Vectors, int]:
         """Encode the distinct ones of n > 0 texts."""
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        distinct = list(rows)
-        groups = []
-        with progress_bar(len(distinct), "Encoding", progress, "text") as bar:
-            for start in range(0, len(distinct), _GROUP):
-                group = distinct[start : start + _GROUP]
-                groups.append(self.encoder.encode(group, role="document", batch_size=_BATCH))
-                bar.update(len(group))
-        return np.concatenate(groups)[[rows[text] for text in texts]], len(distinct)
+        vectors = self.encoder.encode(list(rows), role="document", batch_size=_BATCH)
+        return vectors[[rows[text] for text in texts]], len(rows)
 
     def fresh(self, doc_id: str, text: str) -> Vectors:
         """Encode one text."""
@@ -68,6 +81,8 @@ class DirectSource:
 
     def rename_model(self, old: str, new: str) -> None:
         """Call the model by another name."""
+        if self.encoder.model_name != old:
+            raise UnknownModelError(f"the engine's model is {self.encoder.model_name!r}, not {old!r}", model_name=old)
         self.encoder = as_encoder(self.encoder, new)
 
 
@@ -82,15 +97,32 @@ class CachedSource:
         Keeps the ids of several collections in one cache apart.
     """
 
+    keeps_vectors = True
+
     def __init__(self, encoder: NamedEncoder, cache: EmbeddingCache, collection: str) -> None:
         self.encoder = encoder
         self.cache = cache
-        self.checks_model = cache.check_canary
         self._collection = collection
 
-    def documents(self, doc_ids: Sequence[str], texts: Sequence[str], progress: bool | None) -> tuple[Vectors, int]:
+    def canary(self) -> Vectors | None:
+        """Give the canary that the cache compares models by."""
+        return self.cache.canary(self.encoder)
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """List the distinct texts that the cache does not have."""
+        return self.cache.missing(texts, self.encoder)
+
+    def estimate_s(self, n_chars: int) -> float | None:
+        """Estimate by what the model has taken for the texts of the cache."""
+        return self.cache.estimate_s(n_chars, self.encoder)
+
+    def stored(self, content_hashes: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Vectors]:
+        """Read what the cache has, every checksum verified."""
+        return self.cache.stored_vectors(content_hashes, self.encoder)
+
+    def documents(self, doc_ids: Sequence[str], texts: Sequence[str]) -> tuple[Vectors, int]:
         """Look n > 0 texts up, encode and store the missing ones."""
-        report = self.cache.fill(doc_ids, texts, self.encoder, collection=self._collection, progress=progress)
+        report = self.cache.fill(doc_ids, texts, self.encoder, collection=self._collection, progress=False)
         return report.vectors, report.n_encoded
 
     def fresh(self, doc_id: str, text: str) -> Vectors:
@@ -104,7 +136,10 @@ class CachedSource:
         return self.cache.embed_query(text, self.encoder)
 
     def rename_model(self, old: str, new: str) -> None:
-        """Call the model by another name, in the cache as well; nothing may be stored under the old one."""
-        with suppress(UnknownModelError):
+        """Call the model by another name, in the cache as well, where nothing need be stored under the old one."""
+        try:
             self.cache.rename_model(old, new)
+        except UnknownModelError:
+            if self.encoder.model_name != old:
+                raise
         self.encoder = as_encoder(self.encoder, new)
