@@ -12,11 +12,12 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test slow check format bench clean
 
 help:
 	@echo "make demo    index 1,000 documents three times and search them"
 	@echo "make test    run the tests"
+	@echo "make slow    run the tests that take minutes"
 	@echo "make check   ruff, the format and the types"
 	@echo "make format  write the format and what ruff can mend"
 	@echo "make bench   run the benchmarks"
@@ -27,6 +28,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

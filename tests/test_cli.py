@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, encoders
 from embstore.cli import commands, main
+from embstore.cli import library as lib
 from tests.fakes import CountingEncoder
 
 TEXTS = {"cat.txt": "A cat sleeps.", "dog.md": "# A dog\n\nIt barks.", "fish.txt": "A fish swims."}
@@ -127,11 +128,86 @@ def test_index_tells_what_it_did(run: Run, library: str, files: list[str], fake:
         "unchanged": 2,
         "encoded": 1,
         "from_cache": 0,
+        "removed": 0,
     }
     told = run("index", library, *files).stdout
     assert told.startswith("3 documents in ")
     assert told.endswith("3 unchanged; 0 encoded, 0 from the cache\n")
     assert fake.n_texts == 4
+
+
+def test_a_dry_run_tells_what_would_be_done(run: Run, library: str, files: list[str], fake: CountingEncoder) -> None:
+    Path("cat.txt").write_text("A cat wakes up.", encoding="utf-8")
+    Path("new.txt").write_text("A cat wakes up.", encoding="utf-8")
+    before = run("ls", library, "--json").stdout
+    arguments = ("index", library, "cat.txt", "new.txt", "dog.md", "--dry-run", "--remove-missing")
+    plan = json.loads(run(*arguments, "--json").stdout)
+    assert plan.pop("estimated_s") > 0
+    assert plan == {
+        "total": 3,
+        "new": 1,
+        "changed": 1,
+        "metadata_only": 0,
+        "unchanged": 1,
+        "duplicates": 1,
+        "to_remove": 1,
+        "to_encode": 1,
+    }
+    assert run(*arguments).stdout == (
+        "3 documents: 1 new, 1 changed, 0 with new metadata, 1 unchanged, 1 with the text of another; "
+        "1 document to remove; 1 text to encode in about 0 s\n"
+    )
+    assert run("ls", library, "--json").stdout == before
+    assert len(json.loads(run("search", library, "cat", "--json").stdout)) == 3
+    assert fake.n_texts == 4  # three documents and the query
+
+
+def test_a_dry_run_on_a_library_that_is_not_there_makes_none(
+    run: Run, files: list[str], here: Path, fake: CountingEncoder
+) -> None:
+    plan = json.loads(run("index", "library", *files, "--model", "fake", "--dry-run", "--json").stdout)
+    assert (plan["new"], plan["to_encode"], plan["estimated_s"]) == (3, 3, None)
+    assert sorted(file.name for file in here.iterdir()) == sorted(files)
+    assert (fake.calls, fake.n_canaries) == ([], 0)
+
+
+def test_a_dry_run_makes_no_collection_and_asks_the_cache_of_the_library(
+    run: Run, library: str, files: list[str]
+) -> None:
+    Path("new.txt").write_text("new", encoding="utf-8")
+    arguments = (library, *files, "new.txt", "--model", "fake", "--collection", "second")
+    plan = json.loads(run("index", *arguments, "--dry-run", "--json").stdout)
+    assert (plan["new"], plan["to_encode"]) == (4, 1)
+    assert not lib.has_collection(Path(library), "second")
+    report = json.loads(run("index", *arguments, "--json").stdout)
+    assert (report["added"], report["encoded"]) == (4, 1)
+    assert lib.has_collection(Path(library), "second")
+
+
+@pytest.mark.parametrize("command", [("search", "cat"), ("reconcile",)])
+@pytest.mark.parametrize("options", [(), ("--model", "fake")])
+def test_a_collection_that_is_not_there_is_wrong_input_and_is_not_made(
+    run: Run, library: str, command: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    name, *query = command
+    error = error_of(run(name, library, *query, "--collection", "nots", *options, exit_code=2))
+    assert "has no documents in the collection 'nots'" in error
+    assert not lib.has_collection(Path(library), "nots")
+
+
+def test_files_that_are_gone_are_removed_where_that_is_asked_for(run: Run, library: str, files: list[str]) -> None:
+    assert json.loads(run("index", library, *files[:2], "--json").stdout)["removed"] == 0
+    told = run("index", library, *files[:2], "--remove-missing").stdout
+    assert "2 unchanged, 1 removed; 0 encoded" in told
+    assert len(json.loads(run("search", library, "cat", "--json").stdout)) == 2
+
+
+def test_more_than_may_be_removed_is_wrong_input(run: Run, library: str, files: list[str]) -> None:
+    error = error_of(run("index", library, files[0], "--remove-missing", exit_code=2))
+    assert "2 of the 3 in the collection would be removed, more than max_removed=0.5 allows" in error
+    assert len(json.loads(run("search", library, "cat", "--json").stdout)) == 3
+    report = run("index", library, files[0], "--remove-missing", "--max-removed", "0.7", "--json").stdout
+    assert json.loads(report)["removed"] == 2
 
 
 def test_each_line_of_a_jsonl_file_is_a_document(run: Run) -> None:
@@ -170,6 +246,66 @@ def test_a_library_made_from_python_is_searched_with_its_one_model(run: Run, fak
     engine.close()
     (hit,) = json.loads(run("search", "library", "A cat sleeps.", "--json").stdout)
     assert hit["doc_id"] == "cat"
+
+
+def test_a_library_with_an_exact_index_is_searched_without_chroma(run: Run, files: list[str], here: Path) -> None:
+    run("index", "library", *files, "--model", "fake", "--index", "exact")
+    assert sorted(path.name for path in Path("library").iterdir()) == ["embeddings.db", "embstore-cli.json"]
+    (hit,) = json.loads(run("search", "library", "A cat sleeps.", "-n", "1", "--json").stdout)
+    assert (hit["doc_id"], hit["score"]) == ("cat.txt", pytest.approx(1.0))
+    assert json.loads(run("index", "library", *files, "--json").stdout)["unchanged"] == 3
+    plan = json.loads(run("index", "library", files[0], "--remove-missing", "--dry-run", "--json").stdout)
+    assert plan["to_remove"] == 2
+    program = """
+import sys
+sys.modules["chromadb"] = sys.modules["filelock"] = None
+from embstore import encoders
+from embstore.cli import main
+from tests.fakes import CountingEncoder
+encoders._loaded["fake"] = CountingEncoder()
+main()
+"""
+    command = [sys.executable, "-c", program, "search", "library", "A cat sleeps.", "-n", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.startswith("  1. 1.000  cat.txt"), done.stderr
+
+
+def test_a_dry_run_of_a_new_exact_library_makes_nothing(run: Run, files: list[str]) -> None:
+    arguments = ("index", "library", *files, "--model", "fake", "--index", "exact", "--dry-run", "--json")
+    assert json.loads(run(*arguments).stdout)["new"] == 3
+    assert not Path("library").exists()
+
+
+def test_a_collection_keeps_its_index(run: Run, library: str, files: list[str], fake: CountingEncoder) -> None:
+    error = error_of(run("index", library, *files, "--index", "exact", exit_code=2))
+    assert error.startswith("the collection 'documents' in 'library' has the index 'chroma'")
+    run("index", library, *files, "--index", "exact", "--collection", "second", "--model", "fake")
+    assert fake.n_texts == 3
+    assert "has the index 'exact'" in error_of(
+        run("index", library, *files, "--index", "chroma", "--collection", "second", exit_code=2)
+    )
+    for collection in ("documents", "second"):
+        assert len(json.loads(run("search", library, "cat", "--collection", collection, "--json").stdout)) == 3
+
+
+def test_an_exact_library_made_from_python_is_searched_as_such(run: Run, fake: CountingEncoder) -> None:
+    with CachedSemanticSearchEngine(fake, path="library", index="exact") as engine:
+        engine.index_documents(["A cat sleeps."], ids=["cat"])
+    (hit,) = json.loads(run("search", "library", "A cat sleeps.", "--json").stdout)
+    assert hit["doc_id"] == "cat"
+    assert [path.name for path in Path("library").iterdir()] == ["embeddings.db"]
+
+
+def test_the_index_of_an_empty_collection_is_noted(run: Run) -> None:
+    run("index", "library", write_jsonl("none.jsonl"), "--model", "fake", "--index", "exact")
+    run("search", "library", "cat", "--model", "fake", exit_code=1)
+    assert not Path("library", "chroma.sqlite3").exists()
+
+
+def test_an_unknown_index_is_refused(run: Run, files: list[str]) -> None:
+    error = error_of(run("index", "library", *files, "--index", "faiss", exit_code=2))
+    assert "'faiss' is not one of 'chroma', 'exact'" in error
 
 
 def test_a_new_library_is_indexed_with_the_default_model(
@@ -229,6 +365,38 @@ def test_a_name_that_would_steer_a_terminal_is_printed_harmlessly(run: Run, enco
     assert run("ls", "cache.db").stdout.splitlines()[1].endswith("a\ufffd[2J\ufffdb")
 
 
+def test_reconcile_says_that_all_is_well(run: Run, library: str, files: list[str], fake: CountingEncoder) -> None:
+    for arguments in ([], files, ["--repair"]):
+        assert run("reconcile", library, *arguments).stdout == "no problems in 3 records\n"
+    assert json.loads(run("reconcile", library, "--json").stdout)["ok"] is True
+    assert fake.n_texts == 3
+
+
+def test_reconcile_names_what_differs_repairs_what_it_can_and_tells_what_is_left(
+    run: Run, library: str, files: list[str], here: Path, fake: CountingEncoder
+) -> None:
+    (here / "dog.md").write_text(TEXTS["cat.txt"], encoding="utf-8")
+    (here / "fish.txt").write_text("Another fish.", encoding="utf-8")
+    given = ["dog.md", "fish.txt"]
+    assert run("reconcile", library, *given, exit_code=1).stdout == (
+        "dog.md: the source has another text\n"
+        "fish.txt: the source has another text (needs the model)\n"
+        "cat.txt: not in the source\n"
+        "3 documents with problems in 3 records\n"
+    )
+    assert run("reconcile", library, *given, "--repair", exit_code=1).stdout == (
+        "dog.md: the source has another text (repaired)\n"
+        "fish.txt: the source has another text (needs the model)\n"
+        "cat.txt: not in the source\n"
+        "2 documents with problems in 3 records; 1 document repaired\n"
+    )
+    report = json.loads(run("reconcile", library, *given, "--json", exit_code=1).stdout)
+    assert (report["outdated"], report["extra"], report["left"]) == (["fish.txt"], ["cat.txt"], ["fish.txt", "cat.txt"])
+    assert fake.n_texts == 3
+    run("index", library, *given, "--remove-missing")
+    assert run("reconcile", library, *given).stdout == "no problems in 2 records\n"
+
+
 def test_verify_says_that_all_is_well(run: Run, database: str) -> None:
     assert run("verify", database).stdout == "no problems in 3 documents\n"
     assert json.loads(run("verify", database, "--json").stdout) == []
@@ -268,7 +436,7 @@ def test_a_search_that_finds_nothing(run: Run) -> None:
     assert json.loads(run("search", "library", "cat", "--model", "fake", "--json", exit_code=1).stdout) == []
 
 
-@pytest.mark.parametrize("command", ["stats", "ls", "verify", "search"])
+@pytest.mark.parametrize("command", ["stats", "ls", "verify", "search", "reconcile"])
 def test_a_path_that_is_not_there_is_not_made(run: Run, here: Path, command: str) -> None:
     query = ["cat"] if command == "search" else []
     for path in ("missing.db", "missing/library"):
@@ -276,7 +444,7 @@ def test_a_path_that_is_not_there_is_not_made(run: Run, here: Path, command: str
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["stats", "ls", "verify", "search"])
+@pytest.mark.parametrize("command", ["stats", "ls", "verify", "search", "reconcile"])
 def test_a_folder_that_is_no_library_stays_as_it_is(run: Run, here: Path, command: str) -> None:
     query = ["cat"] if command == "search" else []
     assert "has no embeddings.db" in error_of(run(command, str(here), *query, exit_code=2))
@@ -341,6 +509,8 @@ def test_a_file_that_is_no_text_is_named(run: Run, files: list[str]) -> None:
         (["folder"], "'folder' is a directory"),
         (["cat.txt", "--collection", "x"], "collection_name 'x'"),
         (["cat.txt", "--unknown"], "No such option"),
+        (["cat.txt", "--max-removed", "1.5"], "'--max-removed'"),
+        (["cat.txt", "--dry-run", "--collection", "x"], "collection_name 'x'"),
     ],
 )
 def test_wrong_arguments_of_index_are_named(run: Run, files: list[str], arguments: list[str], said: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,8 @@ from embstore.cli.output import (
     print_hits,
     print_json,
     print_json_rows,
+    print_plan,
+    print_reconciled,
     print_report,
     print_table,
     printable,
@@ -31,14 +34,15 @@ from embstore.cli.output import (
 from embstore.encoders.sentence_transformer import PACKAGED_MODEL
 from embstore.errors import EmbstoreError, InvalidInputError
 from embstore.search import CachedSemanticSearchEngine, IndexReport
-from embstore.search.engine import DEFAULT_COLLECTION
+from embstore.search.inputs import INDEX_KINDS, IndexKind
+from embstore.search.open_engine import CACHE_NAME, DEFAULT_COLLECTION
 from embstore.search.sources import DEFAULT_MODEL
 from embstore.stores.base import ModelInfo
 
 _EPILOG = """\b
 Exit codes:
   0  done
-  1  the answer is no: verify found problems, search found nothing
+  1  the answer is no: verify found problems, reconcile left some, search found nothing
   2  wrong usage or input
   3  the store, the model or the index failed
 
@@ -65,12 +69,35 @@ def main() -> None:
 @main.command()
 @click.argument("library", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", metavar="MODEL", help="Default: the one of the collection, all-MiniLM-L6-v2 for a new one.")
 @click.option(
-    "--model", metavar="MODEL", help="Default: the one of the collection, or of the library; all-MiniLM-L6-v2."
+    "--index",
+    "index_kind",
+    type=click.Choice(INDEX_KINDS),
+    help="What answers searches; exact needs no Chroma. Default: that of the collection, chroma for a new one.",
 )
 @_collection
+@click.option("--remove-missing", is_flag=True, help="Remove documents of the collection that are not among FILES.")
+@click.option(
+    "--max-removed",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Do nothing where a larger share of the collection would be removed.",
+)
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and do nothing.")
 @_as_json
-def index(library: Path, files: tuple[Path, ...], model: str | None, collection: str, as_json: bool) -> None:
+def index(
+    library: Path,
+    files: tuple[Path, ...],
+    model: str | None,
+    index_kind: IndexKind | None,
+    collection: str,
+    remove_missing: bool,
+    max_removed: float,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Put FILES into LIBRARY.
 
     A file is one document, and its path is the id. In a .jsonl file each line is a document: {"id": "a", "text":
@@ -78,18 +105,19 @@ def index(library: Path, files: tuple[Path, ...], model: str | None, collection:
     read, nothing is indexed. Only texts that the library has no vector of are encoded.
     """
     documents = read_documents(files)
-    model = model or lib.model_of(library, collection) or lib.only_model(library) or DEFAULT_MODEL
-    with _engine(library, model, collection) as engine:
-        report = engine.index_documents(
-            [document.text for document in documents],
-            ids=[document.doc_id for document in documents],
-            metadatas=[document.metadata for document in documents],
-        )
-    lib.note_model(library, collection, model)
-    if as_json:
-        print_json(_report(report))
-    else:
-        print_report(report)
+    model = model or lib.model_of(library, collection) or DEFAULT_MODEL
+    kind = lib.index_of(library, collection, index_kind)
+    texts, ids = [document.text for document in documents], [document.doc_id for document in documents]
+    metadatas = [document.metadata for document in documents]
+    if dry_run:
+        with _planning_engine(library, model, collection, kind) as engine:
+            plan = engine.plan(texts, ids, metadatas, remove_missing=remove_missing)
+        print_json(asdict(plan)) if as_json else print_plan(plan)
+        return
+    with _engine(library, model, collection, kind) as engine:
+        report = engine.index_documents(texts, ids, metadatas, remove_missing=remove_missing, max_removed=max_removed)
+    lib.note_collection(library, collection, model, kind)
+    print_json(_report(report)) if as_json else print_report(report)
 
 
 @main.command()
@@ -101,17 +129,38 @@ def index(library: Path, files: tuple[Path, ...], model: str | None, collection:
 @_as_json
 def search(library: Path, query: str, n_results: int, model: str | None, collection: str, as_json: bool) -> None:
     """Find the documents nearest to QUERY in meaning."""
-    lib.database_in(library)
-    model = model or lib.model_of(library, collection)
-    if model is None:
-        raise InvalidInputError(f"{str(library)!r} has no documents in the collection {collection!r}")
-    with _engine(library, model, collection) as engine:
+    with _engine(library, lib.indexed_model(library, collection, model), collection) as engine:
         hits = engine.search(query, n_results=n_results)
     if as_json:
         print_json_rows(hits)
     else:
         print_hits(hits)
     if not hits:
+        click.get_current_context().exit(EXIT_NO)
+
+
+@main.command()
+@click.argument("library", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--repair", is_flag=True, help="Set right what needs no model.")
+@click.option("--model", metavar="MODEL", help="Default: the one that the collection was indexed with.")
+@_collection
+@_as_json
+def reconcile(
+    library: Path, files: tuple[Path, ...], repair: bool, model: str | None, collection: str, as_json: bool
+) -> None:
+    """Compare the index of LIBRARY with its cache, and with FILES where some are given.
+
+    Each record is compared, and searched for by its own vector; FILES are read as by `embstore index`, and should be
+    all that the collection holds. Nothing is encoded.
+    """
+    documents = read_documents(files)
+    texts, ids = [document.text for document in documents], [document.doc_id for document in documents]
+    source = (texts, ids, [document.metadata for document in documents]) if files else ()
+    with _engine(library, lib.indexed_model(library, collection, model), collection) as engine:
+        report = engine.reconcile(*source, repair=repair)
+    print_json({**asdict(report), "ok": report.ok}) if as_json else print_reconciled(report)
+    if not report.ok:
         click.get_current_context().exit(EXIT_NO)
 
 
@@ -202,7 +251,7 @@ def demo(path: Path | None, model: str, as_json: bool) -> None:
         folder = path or Path(opened.enter_context(_temporary_folder()))
         with _engine(folder, model, DEFAULT_COLLECTION) as engine:
             result = demonstration.run(engine, documents)
-        lib.note_model(folder, DEFAULT_COLLECTION, model)
+        lib.note_collection(folder, DEFAULT_COLLECTION, model, "chroma")
     if as_json:
         runs = [_report(run) for run in result.runs]
         print_json({**asdict(result), "runs": runs, "broken_promises": result.broken_promises})
@@ -214,13 +263,28 @@ def demo(path: Path | None, model: str, as_json: bool) -> None:
 
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     # A file that Windows still holds open is no reason to fail once all is done.
-    return tempfile.TemporaryDirectory(prefix="embstore-demo-", ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(prefix="embstore-", ignore_cleanup_errors=True)
 
 
-def _engine(library: Path, model: str, collection: str) -> CachedSemanticSearchEngine:
+@contextmanager
+def _planning_engine(
+    library: Path, model: str, collection: str, kind: IndexKind
+) -> Iterator[CachedSemanticSearchEngine]:
+    """Open a library that nothing is written to: what it does not have is made in a temporary folder."""
+    with _temporary_folder() as folder:
+        database = library if (library / CACHE_NAME).exists() else Path(folder)
+        index = library if kind == "chroma" and lib.has_collection(library, collection) else Path(folder)
+        with EmbeddingCache(database / CACHE_NAME) as cache, _engine(index, model, collection, kind, cache) as engine:
+            yield engine
+
+
+def _engine(
+    library: Path, model: str, collection: str, kind: IndexKind | None = None, cache: EmbeddingCache | None = None
+) -> CachedSemanticSearchEngine:
     if not sys.stderr.isatty():  # the bar of loading weights would be shown in pipes and logs too
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    return CachedSemanticSearchEngine(model, path=library, collection_name=collection)
+    kind = kind or lib.index_of(library, collection)
+    return CachedSemanticSearchEngine(model, path=library, collection_name=collection, index=kind, cache=cache)
 
 
 def _report(report: IndexReport) -> dict[str, int | float]:

@@ -15,6 +15,7 @@ from embstore.errors import (
     InvalidInputError,
     InvalidTypeError,
     ModelNameError,
+    TooManyRemovalsError,
     UnknownDocumentError,
     UnknownModelError,
 )
@@ -30,6 +31,7 @@ _INPUT_ERRORS = (
     InvalidInputError,
     InvalidTypeError,
     ModelNameError,
+    TooManyRemovalsError,
     UnknownDocumentError,
     UnknownModelError,
 )

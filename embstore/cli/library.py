@@ -1,4 +1,4 @@
-"""What the commands know of a library folder: its database, and the model that it was indexed with."""
+"""What the commands know of a library folder: its database, and the model and the index of each collection."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from pathlib import Path
 
 from embstore import EmbeddingCache
 from embstore.errors import InvalidInputError
-from embstore.search.cached_engine import CACHE_NAME
+from embstore.search.collection import import_chromadb, open_client
+from embstore.search.inputs import IndexKind, check_collection_name, check_index
+from embstore.search.lock import LibraryHandle
+from embstore.search.open_engine import CACHE_NAME
 
-MODELS_NAME = "embstore-cli.json"
+NOTE_NAME = "embstore-cli.json"
 """What collections were indexed with, beside the library's other files."""
+
+_CHROMA_NAME = "chroma.sqlite3"
 
 
 def database_in(path: Path) -> Path:
@@ -36,6 +41,27 @@ def database_in(path: Path) -> Path:
     return file
 
 
+def has_collection(library: Path, collection: str) -> bool:
+    """Tell whether a library has a collection, which an engine would create.
+
+    Raises
+    ------
+    InvalidInputError, LibraryLockedError, SearchIndexError
+        It is no name for a collection, or the library cannot be opened.
+    """
+    check_collection_name(collection)
+    if not (library / _CHROMA_NAME).exists():
+        return False
+    handle = LibraryHandle(library, open_client)
+    try:
+        handle.client.get_collection(collection, embedding_function=None)
+    except import_chromadb().errors.NotFoundError:
+        return False
+    finally:
+        handle.close()
+    return True
+
+
 def model_of(library: Path, collection: str) -> str | None:
     """Tell which model a collection was indexed with, as something that can be loaded again.
 
@@ -52,7 +78,7 @@ def model_of(library: Path, collection: str) -> str | None:
     InvalidInputError
         Several models have documents, or the note cannot be read.
     """
-    noted = _noted_models(library).get(collection)
+    noted = _noted(library, "models").get(collection)
     if noted is not None or not (library / CACHE_NAME).exists():
         return noted
     with EmbeddingCache(library / CACHE_NAME) as cache:
@@ -66,30 +92,73 @@ def model_of(library: Path, collection: str) -> str | None:
     return names[0] if names else None
 
 
-def only_model(library: Path) -> str | None:
-    """Tell which model all collections of a library were indexed with; None where they differ, or there are none."""
-    models = set(_noted_models(library).values())
-    return models.pop() if len(models) == 1 else None
+def indexed_model(library: Path, collection: str, model: str | None) -> str:
+    """Give the model that was named, else the one that a collection was indexed with.
+
+    Raises
+    ------
+    InvalidInputError
+        As `model_of`, or there is no library, or nothing is indexed.
+    """
+    database_in(library)
+    model = model or model_of(library, collection)
+    # An engine would create the collection.
+    if model is None or not (_present_index(library, collection) or has_collection(library, collection)):
+        raise InvalidInputError(f"{str(library)!r} has no documents in the collection {collection!r}")
+    return model
 
 
-def note_model(library: Path, collection: str, model: str) -> None:
-    """Write down which model a collection was indexed with; the note is replaced whole or not at all."""
+def index_of(library: Path, collection: str, asked: IndexKind | None = None) -> IndexKind:
+    """Tell which index a collection has, or is to have where it is new: the one that is asked for, or Chroma.
+
+    Raises
+    ------
+    InvalidInputError
+        It has another one than is asked for, or the note cannot be read.
+    """
+    present = _present_index(library, collection)
+    if asked is None or present is None or asked == present:
+        return present or asked or "chroma"
+    raise InvalidInputError(
+        f"the collection {collection!r} in {str(library)!r} has the index {present!r}; for {asked!r} index its files "
+        f"into another --collection, for which no text is encoded again"
+    )
+
+
+def _present_index(library: Path, collection: str) -> IndexKind | None:
+    """Tell by what is there, also of a library that was made from Python; of an empty collection, by the note."""
+    if (library / CACHE_NAME).exists():
+        with EmbeddingCache(library / CACHE_NAME) as cache:
+            if cache.store.texts.find_collection(collection) is not None:
+                return "exact"
+            if any(cache.documents(collection=collection)):
+                return "chroma"
+    noted = _noted(library, "indexes").get(collection)
+    return None if noted is None else check_index(noted)
+
+
+def note_collection(library: Path, collection: str, model: str, index: IndexKind) -> None:
+    """Write down what a collection was indexed with; the note is replaced whole or not at all."""
     # A relative folder would be another one when the next command runs elsewhere.
     noted = str(Path(model).resolve()) if Path(model).is_dir() else model
-    models = _noted_models(library)
-    if models.get(collection) == noted:
+    before = {what: _noted(library, what) for what in ("models", "indexes")}
+    note = {
+        "models": {**before["models"], collection: noted},
+        "indexes": {**before["indexes"], collection: index},
+    }
+    if note == before:
         return
-    models[collection] = noted
-    written = library / f"{MODELS_NAME}.{os.getpid()}"
-    written.write_text(json.dumps({"models": models}, indent=2) + "\n", encoding="utf-8")
-    written.replace(library / MODELS_NAME)
+    written = library / f"{NOTE_NAME}.{os.getpid()}"
+    written.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    written.replace(library / NOTE_NAME)
 
 
-def _noted_models(library: Path) -> dict[str, str]:
-    file = library / MODELS_NAME
+def _noted(library: Path, what: str) -> dict[str, str]:
+    """Read the note: what is noted of each collection, {} where nothing is."""
+    file = library / NOTE_NAME
     try:
-        models = json.loads(file.read_text(encoding="utf-8"))["models"]
-        return {str(collection): str(model) for collection, model in models.items()}
+        noted = json.loads(file.read_text(encoding="utf-8")).get(what, {})
+        return {str(collection): str(value) for collection, value in noted.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embstore.demo import DemoResult
-from embstore.search import IndexReport, SearchHit
+from embstore.search import IndexPlan, IndexReport, ReconcileReport, SearchHit
+from embstore.search.comparison import NOT_WRONG
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -21,6 +22,18 @@ Cell = str | int | float
 _ROWS_MEASURED = 1_000
 _BYTES_PER_MB = 1e6
 _LINE_CHARS = 100
+_DIFFERENCES = {
+    "altered": "the text is not the one that was indexed",
+    "wrong_vector": "the vector is not the one in the cache",
+    "unreachable": "no search finds it",
+    "other_model": "the vector is of another model",
+    "missing": "not in the index",
+    "outdated": "the source has another text",
+    "other_metadata": "the source has other metadata",
+    "extra": "not in the source",
+    "foreign": "another program wrote it",
+    "not_cached": "the cache does not have its vector",
+}
 
 
 def print_json(value: Any) -> None:
@@ -52,9 +65,33 @@ def print_report(report: IndexReport) -> None:
     """Print what became of the documents of a call, and how many texts were encoded for them."""
     click.echo(
         f"{counted(report.total, 'document')} in {report.seconds:.2f} s: {report.added:,} added, "
-        f"{report.updated:,} updated, {report.metadata_updated:,} with new metadata, {report.unchanged:,} unchanged; "
+        f"{report.updated:,} updated, {report.metadata_updated:,} with new metadata, {report.unchanged:,} unchanged"
+        f"{f', {report.removed:,} removed' if report.removed else ''}; "
         f"{report.encoded:,} encoded, {report.from_cache:,} from the cache"
     )
+
+
+def print_plan(plan: IndexPlan) -> None:
+    """Print what would become of the documents of a call, and what the model would have to do."""
+    took = "" if plan.estimated_s is None or not plan.to_encode else f" in about {plan.estimated_s:,.0f} s"
+    click.echo(
+        f"{counted(plan.total, 'document')}: {plan.new:,} new, {plan.changed:,} changed, {plan.metadata_only:,} with "
+        f"new metadata, {plan.unchanged:,} unchanged, {plan.duplicates:,} with the text of another; "
+        f"{counted(plan.to_remove, 'document')} to remove; {counted(plan.to_encode, 'text')} to encode{took}"
+    )
+
+
+def print_reconciled(report: ReconcileReport) -> None:
+    """Print what differs, a line each, and what was done about it."""
+    left, needs_model = set(report.left), set(report.needs_model)
+    for kind, what in _DIFFERENCES.items():
+        for doc_id in getattr(report, kind):
+            is_right = kind not in NOT_WRONG and doc_id not in left
+            done = " (repaired)" if is_right else " (needs the model)" if doc_id in needs_model else ""
+            click.echo(f"{printable(doc_id)}: {what}{done}")
+    problems = f"{counted(len(left), 'document')} with problems" if left else "no problems"
+    repaired = f"; {counted(report.repaired, 'document')} repaired" if report.repaired else ""
+    click.echo(f"{problems} in {counted(report.n_records, 'record')}{repaired}")
 
 
 def print_hits(hits: Iterable[SearchHit]) -> None:
