@@ -74,7 +74,15 @@ def test_the_commands_of_embstore_work(folder: Path) -> None:
     (folder / "notes" / "git.md").write_text("Undo a commit with git revert.", encoding="utf-8")
     (folder / "articles.jsonl").write_text('{"id": "one", "text": "An article."}\n', encoding="utf-8")
     commands = [command for command in COMMANDS if command.startswith("embstore ") and command != "embstore demo"]
-    assert [command.split()[1] for command in commands] == ["index", "search", "stats", "ls", "verify"]
+    assert [command.split()[1] for command in commands] == [
+        "index",
+        "index",
+        "search",
+        "stats",
+        "ls",
+        "verify",
+        "reconcile",
+    ]
     for command in commands:
         arguments = [
             expanded
