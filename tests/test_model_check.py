@@ -66,13 +66,38 @@ def test_it_is_refused_by_a_collection_that_lost_its_canary(library: Path) -> No
         assert engine.collection.metadata[CANARY_KEY] != "no base64"
 
 
+def test_a_model_that_was_let_in_while_the_collection_was_empty_is_refused_once_another_has_filled_it(
+    library: Path, index: IndexKind
+) -> None:
+    with (
+        SemanticSearchEngine(CountingEncoder(seed=1), path=library, index=index) as swapped,
+        SemanticSearchEngine(CountingEncoder(), path=library, index=index) as engine,
+    ):
+        assert swapped.search("q") == engine.search("q") == swapped.search("q") == []
+        engine.index_documents(TEXTS)
+        with pytest.raises(ModelChangedError):
+            swapped.search("q")
+        with pytest.raises(ModelChangedError):
+            swapped.index_documents(["new"], ids=["new"])
+        assert engine.search("one", 1)[0].document == "one"
+
+
+def test_an_engine_that_goes_on_does_not_note_its_canary_again(
+    cached: CachedSemanticSearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached.search("q")
+    monkeypatch.setattr(type(cached._index), "note_canary", lambda *_: pytest.fail("noted again"))
+    cached.index_documents(TEXTS)
+    assert cached.search("one", 1)[0].document == "one"
+
+
 def test_an_empty_exact_collection_is_not_filled_by_a_model_that_others_are_not_of(library: Path) -> None:
     with SemanticSearchEngine(CountingEncoder(), path=library, index="exact") as engine:
         engine.index_documents(TEXTS)
     swapped = CountingEncoder(seed=1)
     with (
         SemanticSearchEngine(swapped, path=library, index="exact", collection_name="second") as engine,
-        pytest.raises(ModelChangedError, match=r"clear\(model_name='fake'\)|another collection_name="),
+        pytest.raises(ModelChangedError, match="the model that filled it, or another model_name="),
     ):
         engine.index_documents(TEXTS)
     with EmbeddingCache(library / "embeddings.db") as cache:

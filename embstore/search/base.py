@@ -205,7 +205,10 @@ class VectorIndex(Protocol):
         """Raise CollectionMismatchError where it holds the vectors of another model."""
 
     def canary(self) -> Vectors | None:
-        """Give the canary (dim,) of the model that filled it; None where none is noted, or it was filled by none."""
+        """Give the canary (dim,) that is noted; None where none is."""
+
+    def is_filled(self) -> bool:
+        """Tell whether there are vectors of the model whose canary is noted."""
 
     def note_canary(self, canary: Vectors) -> None:
         """Note the canary of the model that fills it from now on, as far as it can be written."""

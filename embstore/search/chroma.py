@@ -111,7 +111,11 @@ class ChromaIndex:
 
     def canary(self) -> Vectors | None:
         """Read it from the collection's metadata. See `VectorIndex.canary`."""
-        return noted_canary(self.collection) if self.count() else None
+        return noted_canary(self.collection)
+
+    def is_filled(self) -> bool:
+        """Count the records. See `VectorIndex.is_filled`."""
+        return self.count() > 0
 
     def note_canary(self, canary: Vectors) -> None:
         """Write it into the collection's metadata. See `VectorIndex.note_canary`."""

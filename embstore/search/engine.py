@@ -112,9 +112,10 @@ class SemanticSearchEngine(OpenEngine):
             The model failed or is another one than before, or Chroma or the cache failed.
         """
         check_removal(remove_missing, scope, max_removed)
-        given, index = GivenDocuments(documents, ids, metadatas), self._checked_index()
-        removal = Removal(index, scope, max_removed) if remove_missing else None
+        given = GivenDocuments(documents, ids, metadatas)
         with self._writer:
+            index = self._checked_index()
+            removal = Removal(index, scope, max_removed) if remove_missing else None
             return index_documents(given, index, self._source, removal, progress=progress)
 
     def plan(

@@ -76,6 +76,10 @@ class ExactIndex:
         model = self._store.find_model(self.identity)
         return None if model is None else model.canary
 
+    def is_filled(self) -> bool:
+        """Say yes: a model is stored with its vectors, in whatever collections. See `VectorIndex.is_filled`."""
+        return True
+
     def note_canary(self, canary: Vectors) -> None:
         """Keep it for the first write, with which a new model is stored. See `VectorIndex.note_canary`."""
         self._canary = canary

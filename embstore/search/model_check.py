@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from embstore.canary import check_same_model
-from embstore.codec import Vectors
+from embstore.codec import Vectors, as_vectors
 from embstore.encoders import NamedEncoder
+from embstore.errors import ModelChangedError
 from embstore.identity import content_hash
 from embstore.search.base import IndexRecord, VectorIndex
 
@@ -14,7 +15,7 @@ from embstore.search.base import IndexRecord, VectorIndex
 def check_model(index: VectorIndex, encoder: NamedEncoder, canary: Vectors) -> None:
     """Compare the canary of a live model with the one that an index notes, or, where it notes none, one of its texts.
 
-    Then the index notes the canary.
+    An index that notes none, or that of a model of which it has nothing, notes this one.
 
     Parameters
     ----------
@@ -27,16 +28,19 @@ def check_model(index: VectorIndex, encoder: NamedEncoder, canary: Vectors) -> N
         Of the text.
     """
     filled = f"the collection {index.name!r}"
-    cure = "use another collection_name=, or the model that filled it"
+    cure = "use the model that filled it, or another model_name= and collection_name="
     noted = index.canary()
     if noted is not None:
-        check_same_model(index.identity, noted, canary, filled=filled, cure=cure)
+        try:
+            check_same_model(index.identity, noted, canary, filled=filled, cure=cure)
+            return
+        except ModelChangedError:
+            if index.is_filled():
+                raise
     elif record := _telling_record(index):
         (encoded,) = encoder.encode([record.document or ""], role="document", batch_size=1)
-        stored = record.vector
-        assert stored is not None
         # An index may have scaled what it was given.
-        check_same_model(index.identity, _unit(stored), _unit(encoded), filled=filled, cure=cure)
+        check_same_model(index.identity, _unit(record.vector), _unit(encoded), filled=filled, cure=cure)
     index.note_canary(canary)
 
 
@@ -49,6 +53,6 @@ def _telling_record(index: VectorIndex) -> IndexRecord | None:
     return None
 
 
-def _unit(vector: Vectors) -> Vectors:
-    scaled: Vectors = vector / (np.linalg.norm(vector) or 1)
-    return scaled
+def _unit(vector: Vectors | None) -> Vectors:
+    wide = np.asarray(vector, dtype=np.float64)  # the length of a float32 vector can be infinite
+    return as_vectors(wide / (np.linalg.norm(wide) or 1))

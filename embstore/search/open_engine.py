@@ -8,6 +8,7 @@ import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
+from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder
 from embstore.errors import SearchIndexError, StoreClosedError
 from embstore.search.base import VectorIndex, VectorSource
@@ -63,7 +64,7 @@ class OpenEngine:
             import_chromadb()
         self._library: LibraryHandle | None = None
         self._closed = False
-        self._model_is_checked = False
+        self._canary: Vectors | None = None
         self._check_canary = check_canary
         place = id(client) if client is not None else os.path.realpath(self._folder)
         # By process too: a lock that another thread held at a fork stays locked in the child.
@@ -143,11 +144,13 @@ class OpenEngine:
         return index
 
     def _checked_index(self) -> VectorIndex:
-        """Give the index where the model gives the vectors that it was filled with; asked once an engine."""
+        """Give the index where the model gives the vectors that it was filled with.
+
+        The model is asked once, the index each time: while it was empty another model may have filled it.
+        """
         index = self._matching_index()
-        if not self._model_is_checked:
-            canary = self._source.canary()
-            if canary is not None:
-                check_model(index, self._source.encoder, canary)
-            self._model_is_checked = True
+        if self._canary is None:
+            self._canary = self._source.canary()
+        if self._canary is not None:
+            check_model(index, self._source.encoder, self._canary)
         return index
