@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from embstore import (
     StoreError,
     StoreFullError,
     StorePathError,
+    claims,
 )
 from embstore.stores.connection import Database
 from embstore.stores.sqlite_errors import sqlite3, translated
@@ -250,6 +252,27 @@ def test_threads_that_read_write_and_forget_disturb_each_other_in_nothing(
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(work, k) for k in range(8)]:
             done.result()
+
+
+def test_a_text_that_is_forgotten_between_two_look_ups_is_encoded_anew(
+    cache: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.get("a", "forgotten", encoder)
+    claim, others = claims.claim, [lambda: cache.embed(["by another thread"], encoder), lambda: cache.invalidate("a")]
+
+    def claim_late(*asked: Any) -> Any:
+        """Let others store and forget something after the first look-up, before what it missed is claimed."""
+        while others:
+            other = threading.Thread(target=others.pop())
+            other.start()
+            other.join()
+        return claim(*asked)
+
+    monkeypatch.setattr(claims, "claim", claim_late)
+    report = cache.fill(["a", "b"], ["forgotten", "new"], encoder)
+    assert np.array_equal(report.vectors, encoder.vectors(["forgotten", "new"]))
+    assert (report.n_encoded, report.n_hits) == (2, 0)
+    assert others == []
 
 
 def test_an_encoder_may_itself_ask_the_cache(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
