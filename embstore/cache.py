@@ -202,7 +202,7 @@ class EmbeddingCache(KnownTexts):
             as_encoder(model, model_name),
             role=check_role(role),
             collection=check_collection(collection),
-            content_of=content_of_each(doc_ids, content_hashes),
+            doc_ids=doc_ids,
         )
         return filling.fill(texts, content_hashes, batch_size=check_count(batch_size, "batch_size"), progress=progress)
 

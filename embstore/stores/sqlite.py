@@ -146,7 +146,16 @@ class SQLiteStore:
     ) -> npt.NDArray[np.bool_]:
         """See `Store.recorded`."""
         with self._database.reading() as connection:
-            return documents.recorded(connection, model, collection, doc_ids, content_hashes, vector_ids)
+            pointers = documents.pointers(connection, model, collection, doc_ids, content_hashes)
+        return np.equal(pointers, vector_ids)
+
+    def read_documents(
+        self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
+    ) -> Vectors | None:
+        """See `Store.read_documents`."""
+        with self._database.reading() as connection:
+            vector_ids = documents.pointers(connection, model, collection, doc_ids, content_hashes)
+            return vectors.read_sound(connection, model, vector_ids, content_hashes) if vector_ids.all() else None
 
     def insert_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
