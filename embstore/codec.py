@@ -116,9 +116,9 @@ def finite_vectors(values: Any, n: int) -> Vectors:
         raise ValueError(f"an array of shape {matrix.shape}")
     with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
         vectors = as_vectors(matrix)
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.isfinite(vectors)
     if not finite.all():
-        raise ValueError(f"NaN or infinite values in row {int(np.argmin(finite))}")
+        raise ValueError(f"NaN or infinite values in row {int(np.argmin(finite.all(axis=1)))}")
     return vectors
 
 

@@ -208,9 +208,7 @@ class SQLiteStore:
     ) -> None:
         """See `Store.put_documents`."""
         with self._database.writing() as connection:
-            id_of = vectors.find_ids(connection, model.model_id, content_hashes)
-            vector_ids = [id_of[content_hash] for content_hash in content_hashes]
-            documents.put(connection, model, collection, doc_ids, content_hashes, vector_ids)
+            documents.put(connection, model, collection, doc_ids, content_hashes)
 
     # --- reading in bulk --------------------------------------------------------------------
 

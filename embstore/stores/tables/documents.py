@@ -51,7 +51,7 @@ ORDER BY vector_id, model_id, collection, doc_id
 
 UPSERT = """
 INSERT INTO documents (model_id, collection, doc_id, vector_id, checksum)
-VALUES (?, ?, ?, ?, ?)
+VALUES (?1, ?2, ?3, (SELECT vector_id FROM vectors WHERE model_id = ?1 AND content_hash = ?4), ?5)
 ON CONFLICT (model_id, collection, doc_id) DO UPDATE
 SET vector_id = excluded.vector_id, checksum = excluded.checksum
 """
@@ -215,11 +215,10 @@ def put(
     collection: str,
     doc_ids: Sequence[str],
     content_hashes: Sequence[bytes],
-    vector_ids: Sequence[int],
 ) -> None:
-    """Point distinct doc_ids at vectors."""
-    checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes)
-    rows = zip(repeat(model.model_id), repeat(collection), doc_ids, vector_ids, checksums.tolist(), strict=False)
+    """Point distinct doc_ids at the vectors of contents, which are stored."""
+    checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes).tolist()
+    rows = zip(repeat(model.model_id), repeat(collection), doc_ids, content_hashes, checksums, strict=False)
     connection.executemany(UPSERT, rows)
 
 
