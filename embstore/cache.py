@@ -14,7 +14,7 @@ from embstore.contents import FillReport
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import InvalidInputError, InvalidTypeError
 from embstore.filling import Filling
-from embstore.identity import ModelIdentity, Role, Setting, check_role
+from embstore.identity import ModelIdentity, Role, Setting, check_role, content_hash, is_storable
 from embstore.inputs import (
     check_collection,
     check_count,
@@ -105,15 +105,11 @@ class EmbeddingCache(KnownTexts):
         """
         if (model is None) == (embedding_model is None):
             raise InvalidTypeError("give the model that encodes the text, once: get(doc_id, text, model)")
-        (vector,) = self.fill(
-            [doc_id],
-            [text],
-            embedding_model if model is None else model,
-            model_name=model_name,
-            role=role,
-            collection=collection,
-            progress=False,
-        ).vectors
+        encoder = as_encoder(embedding_model if model is None else model, model_name)
+        stored = self._stored_vector(doc_id, text, encoder, check_role(role), collection)
+        if stored is not None:
+            return stored
+        (vector,) = self.fill([doc_id], [text], encoder, role=role, collection=collection, progress=False).vectors
         return as_vectors(vector)
 
     def get_many(
@@ -317,6 +313,20 @@ class EmbeddingCache(KnownTexts):
             n_new = self._store.replace_vectors(stored, keys, matrix[list(row_of.values())], standalone=False)
             self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))
         return n_new
+
+    def _stored_vector(
+        self, doc_id: str, text: str, encoder: NamedEncoder, role: Role, collection: str
+    ) -> Vectors | None:
+        """Give the vector of a document that is recorded as it is now; None where `fill` has to tell more."""
+        if not (type(doc_id) is type(text) is str and is_storable(doc_id) and is_storable(collection)):
+            return None
+        identity = encoder.identity(role)
+        found = self._store.read_document(identity, collection, doc_id, content_hash(text))
+        if found is None or (found[0].canary is None and self.check_canary):
+            return None
+        model, vector = found
+        self._guard.check(encoder, role, identity, model, None)
+        return vector
 
     def _owner(
         self, model: Any, model_name: str | None, settings: Mapping[str, Setting] | None, role: Role

@@ -32,6 +32,7 @@ WORD = np.dtype("<u8")
 HASH_BYTES = 32
 HASH_WORDS = HASH_BYTES // 8
 _MIX = 0x9E3779B97F4A7C15
+_FACTOR, _HALF = np.uint64(_MIX), np.uint64(32)
 _ROWS_AT_ONCE = 512  # mixed rows of this many stay in the processor's cache
 _SHORT_BYTES = 64  # texts up to this long are summed as one matrix, longer ones one by one
 
@@ -63,17 +64,22 @@ def _sums(words: Words, place: int) -> Words:
     for start in range(0, n, _ROWS_AT_ONCE):
         rows = words[start : start + _ROWS_AT_ONCE]
         m, s = mixed[: len(rows)], shifted[: len(rows)]
-        np.multiply(rows, np.uint64(_MIX), out=m)
-        np.right_shift(m, np.uint64(32), out=s)
+        np.multiply(rows, _FACTOR, out=m)
+        np.right_shift(m, _HALF, out=s)
         np.bitwise_xor(m, s, out=m)
         np.einsum("ij,j->i", m, weights, out=sums[start : start + len(rows)])
     return sums
 
 
+@lru_cache(maxsize=1024)
+def _weight(place: int) -> int:
+    return int(_weights(place, 1)[0])
+
+
 def _sum_number(number: int, place: int) -> int:
     """Sum one number; a plain int, to be added modulo 2^64."""
     mixed = number * _MIX % 2**64
-    return (mixed ^ (mixed >> 32)) * int(_weights(place, 1)[0]) % 2**64
+    return (mixed ^ (mixed >> 32)) * _weight(place) % 2**64
 
 
 _STANDALONE_SUM = np.uint64(_sum_number(1, _STANDALONE))
@@ -218,6 +224,35 @@ def is_content(of_vectors: Words, content_sums_: Words) -> npt.NDArray[np.bool_]
     return is_same
 
 
+def is_sound(
+    model_id: int, dim: int, blob: bytes, checksum: int, collection: str, doc_id: str, doc_checksum: int, key: bytes
+) -> bool:
+    """Tell whether one document and its vector are what was written for a content hash, without arrays of one row."""
+    id_bytes = doc_id.encode()
+    words = np.frombuffer(blob + bytes(-len(blob) % 8) + key + id_bytes + bytes(-len(id_bytes) % 8), dtype=WORD)
+    mixed = words * _FACTOR
+    mixed ^= mixed >> _HALF
+    of_key = -(-len(blob) // 8)
+    of_id = of_key + HASH_WORDS
+    vector = int(np.dot(mixed[:of_key], _weights(_VECTOR, of_key)))
+    content = int(np.dot(mixed[of_key:of_id], _weights(_HASH, HASH_WORDS)))
+    if (checksum - vector - content - _vector_constant(model_id, dim)) % 2**64 not in (0, int(_STANDALONE_SUM)):
+        return False
+    document = int(np.dot(mixed[of_id:], _weights(_DOC_ID, len(mixed) - of_id)))
+    document += len(id_bytes) * _weight(_DOC_ID_LENGTH) + _document_constant(model_id, collection)
+    return (doc_checksum - document - content) % 2**64 == 0
+
+
+@lru_cache(maxsize=64)
+def _vector_constant(model_id: int, dim: int) -> int:
+    return (_sum_number(model_id, _MODEL) + _sum_number(dim, _DIM)) % 2**64
+
+
+@lru_cache(maxsize=64)
+def _document_constant(model_id: int, collection: str) -> int:
+    return (int(_text_sums([collection], _COLLECTION, _COLLECTION_LENGTH)[0]) + _sum_number(model_id, _MODEL)) % 2**64
+
+
 def model_checksum(model_id: int, fields: Sequence[str | int], canary: bytes | None) -> int:
     """Checksum a row of the table models: a signed 64-bit integer.
 
@@ -273,15 +308,12 @@ def _vector_sums(model_id: int, vectors: Vectors) -> Words:
     if dim % 2:  # an odd number of values does not fill the last word
         words = np.concatenate([words, np.zeros((n, 1), dtype=VECTOR_DTYPE)], axis=1)
     sums = _sums(words.view(WORD), _VECTOR)
-    sums += np.uint64((_sum_number(model_id, _MODEL) + _sum_number(dim, _DIM)) % 2**64)
+    sums += np.uint64(_vector_constant(model_id, dim))
     return sums
 
 
 def _document_sums(model_id: int, collection: str, doc_ids: Sequence[str]) -> Words:
-    sums = _text_sums(doc_ids, _DOC_ID, _DOC_ID_LENGTH)
-    sums += _text_sums([collection], _COLLECTION, _COLLECTION_LENGTH)[0]
-    sums += np.uint64(_sum_number(model_id, _MODEL))
-    return sums
+    return _text_sums(doc_ids, _DOC_ID, _DOC_ID_LENGTH) + np.uint64(_document_constant(model_id, collection))
 
 
 def _text_sums(texts: Sequence[str], place: int, length_place: int) -> Words:

@@ -39,7 +39,11 @@ def content_hash(text: str) -> bytes:
     """
     if not isinstance(text, str):
         raise InvalidTypeError(f"text is {type(text).__name__}, not str: {text!r:.80}", value=text)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).digest()
 
 
 def check_role(role: Role) -> Role:
@@ -109,6 +113,8 @@ class ModelIdentity:
         InvalidInputError
             The name is empty, a setting is not a JSON scalar, or the setting "role" is no role.
         """
+        if not settings and isinstance(settings, Mapping | None) and type(model_name) is str and role == "document":
+            return _without_settings(model_name)
         if not isinstance(settings, Mapping | None):
             raise InvalidTypeError(f"settings is {type(settings).__name__}, not a dict: {settings!r:.80}")
         settings = dict(settings or {})
@@ -130,6 +136,11 @@ class ModelIdentity:
 
     def __str__(self) -> str:
         return self.model_name if self.settings_json == "{}" else f"{self.model_name} {self.settings_json}"
+
+
+@lru_cache(maxsize=1024)
+def _without_settings(model_name: str) -> ModelIdentity:
+    return ModelIdentity(model_name)
 
 
 @lru_cache(maxsize=1024)

@@ -11,10 +11,13 @@ import pytest
 
 from embstore import EmbeddingCache
 from embstore.stores import summary, verify
-from embstore.stores.tables import collections, documents, encodings, models, texts, vectors
+from embstore.stores.tables import collections, documents, encodings, joined, models, texts, vectors
 from tests.files import connection, define
 
-MODULES: tuple[ModuleType, ...] = (models, vectors, documents, encodings, collections, texts, summary, verify)
+MODULES: tuple[ModuleType, ...] = (
+    *(models, vectors, documents, encodings, collections, texts),
+    *(joined, summary, verify),
+)
 
 BY_HASH = "sqlite_autoindex_vectors_1"
 BY_VECTOR = "documents_by_vector"
@@ -55,6 +58,11 @@ PLANS = {
     "texts.READ_RANGE": ["SEARCH texts USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "texts.FIND_IDS": [f"SEARCH texts USING COVERING INDEX {BY_DOC_ID} (collection=? AND doc_id=?)"],
     "texts.DELETE": [f"SEARCH texts USING INDEX {BY_DOC_ID} (collection=? AND doc_id=?)"],
+    "joined.ONE": [
+        OF_ID,
+        "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH models USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "summary.COUNT_VECTORS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "summary.COUNT_DOCUMENTS": ["SEARCH documents USING PRIMARY KEY (model_id=?)"],
     "summary.LIST_DOCUMENTS": [

@@ -182,6 +182,14 @@ class Store(Protocol):
     ) -> Vectors | None:
         """Read the vectors of n documents that are stored with these contents, all of them and soundly; else None."""
 
+    def read_document(
+        self, identity: ModelIdentity, collection: str, doc_id: str, content_hash: bytes
+    ) -> tuple[StoredModel, Vectors] | None:
+        """Read the vector of one document, (dim,), and its model, where it is stored soundly with this content.
+
+        None also where the store would take longer to tell: `find_model` and `read_documents` do.
+        """
+
     def insert_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
     ) -> int:

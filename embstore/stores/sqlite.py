@@ -11,7 +11,7 @@ from sqlite3 import Connection, DatabaseError
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import Vectors
+from embstore.codec import VECTOR_DTYPE, Vectors, blob_to_vector, is_sound
 from embstore.errors import DimensionError, ModelExistsError, UnknownModelError
 from embstore.identity import ModelIdentity
 from embstore.stores import bulk, forgetting, summary, verify
@@ -20,7 +20,7 @@ from embstore.stores.connection import Database
 from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.sqlite_texts import SQLiteTexts
-from embstore.stores.tables import collections, documents, encodings, models, vectors
+from embstore.stores.tables import collections, documents, encodings, joined, models, vectors
 
 LISTED_AT_ONCE = 1000
 
@@ -45,6 +45,7 @@ class SQLiteStore:
         self.read_only = self._database.read_only
         self.texts = SQLiteTexts(self._database)
         self._notes_speeds: bool | None = None  # not known yet
+        self._found: dict[ModelIdentity, tuple[StoredModel, int]] = {}  # with the checksums of their rows
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `Store.reading`."""
@@ -60,7 +61,10 @@ class SQLiteStore:
     def find_model(self, identity: ModelIdentity) -> StoredModel | None:
         """See `Store.find_model`."""
         with self._database.reading() as connection:
-            return models.find(connection, identity)
+            model = models.find(connection, identity)
+        if model is not None:
+            self._found[identity] = (model, models.checksum(model))
+        return model
 
     def find_models(self, model_name: str | None = None) -> list[StoredModel]:
         """See `Store.find_models`."""
@@ -156,6 +160,24 @@ class SQLiteStore:
         with self._database.reading() as connection:
             vector_ids = documents.pointers(connection, model, collection, doc_ids, content_hashes)
             return vectors.read_sound(connection, model, vector_ids, content_hashes) if vector_ids.all() else None
+
+    def read_document(
+        self, identity: ModelIdentity, collection: str, doc_id: str, content_hash: bytes
+    ) -> tuple[StoredModel, Vectors] | None:
+        """See `Store.read_document`: of a model that was found before and is as it was then."""
+        model, model_checksum = self._found.get(identity, (None, 0))
+        if model is None:
+            return None
+        rows = self._database.fetch(joined.ONE, (model.model_id, collection, doc_id))
+        try:
+            ((checksum_now, doc_checksum, checksum, blob),) = rows
+            if checksum_now == model_checksum and len(blob) == model.dim * VECTOR_DTYPE.itemsize:
+                place = (collection, doc_id, doc_checksum)
+                if is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash):
+                    return model, blob_to_vector(blob)
+        except (TypeError, ValueError):  # not there, or damaged
+            pass
+        return None
 
     def insert_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool

@@ -101,7 +101,7 @@ def insert(connection: Connection, identity: ModelIdentity, dim: int, canary: Ve
 def update(connection: Connection, model: StoredModel) -> None:
     """Write a model's name and canary, and the checksum of its row."""
     blob = None if model.canary is None else as_vectors(model.canary).tobytes()
-    connection.execute(UPDATE, (model.identity.model_name, blob, _checksum(model, blob), model.model_id))
+    connection.execute(UPDATE, (model.identity.model_name, blob, checksum(model), model.model_id))
 
 
 def delete(connection: Connection, model_id: int) -> None:
@@ -116,11 +116,11 @@ def delete_all(connection: Connection) -> None:
 
 def checked(row: tuple[Any, ...]) -> StoredModel:
     """Make a model of a row, once its checksum and types are right."""
-    model_id, model_name, settings, dim, dtype, canary, created_at, checksum = row
+    model_id, model_name, settings, dim, dtype, canary, created_at, stored = row
     try:
         vector = None if canary is None else blob_to_vector(canary)
         model = StoredModel(model_id, ModelIdentity(model_name, settings), dim, vector, created_at)
-        sound = dtype == DTYPE_NAME and _checksum(model, canary) == checksum
+        sound = dtype == DTYPE_NAME and checksum(model) == stored
     except (TypeError, ValueError, AttributeError):
         sound = False
     if not sound:
@@ -132,7 +132,9 @@ def checked(row: tuple[Any, ...]) -> StoredModel:
     return model
 
 
-def _checksum(model: StoredModel, canary: bytes | None) -> int:
+def checksum(model: StoredModel) -> int:
+    """Give the checksum of a model's row."""
     identity = model.identity
     fields = (identity.model_name, identity.settings_json, model.dim, DTYPE_NAME, model.created_at)
+    canary = None if model.canary is None else as_vectors(model.canary).tobytes()
     return model_checksum(model.model_id, fields, canary)
