@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from embstore.canary import check_same_model
 from embstore.codec import Vectors, as_vectors
-from embstore.encoders import without_surrogates
 from embstore.errors import DamagedStoreError, DimensionError, UnknownModelError
-from embstore.identity import ModelIdentity, content_hash
+from embstore.identity import ModelIdentity
 from embstore.search.base import (
     Document,
     IndexRecord,
-    Metadata,
     MetadataPatch,
     SearchHit,
     StoredDocument,
@@ -25,6 +21,7 @@ from embstore.search.base import (
     Where,
     check_same_identity,
 )
+from embstore.search.exact_records import metadata_of, patched, record_of, stored_text
 from embstore.search.filters import compile_filter
 from embstore.search.loading import PAGE, LoadedCollection, lost_vectors
 from embstore.stores.base import Store, VectorLookup
@@ -96,7 +93,7 @@ class ExactIndex:
             whole = self._collection.whole(list(sound.values()))
         stored = dict.fromkeys(texts, StoredDocument("", {}))
         for text, is_whole in zip(sound.values(), whole.tolist(), strict=True):
-            stored[text.doc_id] = StoredDocument(text.content_hash.hex() if is_whole else "", _metadata(text))
+            stored[text.doc_id] = StoredDocument(text.content_hash.hex() if is_whole else "", metadata_of(text))
         return stored
 
     def add(self, documents: Sequence[Document], vectors: Vectors) -> None:
@@ -131,7 +128,7 @@ class ExactIndex:
         """
         if not records:
             return
-        texts = [_as_stored(record) for record in records]
+        texts = [stored_text(record) for record in records]
         row_of = {text.content_hash: row for row, text in enumerate(texts)}
         keys = list(row_of)
         vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in row_of.values()]))
@@ -161,8 +158,8 @@ class ExactIndex:
             return
         with self._store.writing():
             found = self._store.texts.find(self.name, list(patches))
-            patched = [_patched(self._sound(doc_id, text), patches[doc_id]) for doc_id, text in found.items()]
-            self._store.texts.put(self.name, patched)
+            texts = [patched(self._sound(doc_id, text), patches[doc_id]) for doc_id, text in found.items()]
+            self._store.texts.put(self.name, texts)
 
     def delete(self, doc_ids: Sequence[str]) -> int:
         """Remove documents, not their vectors, and tell how many were there. See `VectorIndex.delete`."""
@@ -190,7 +187,7 @@ class ExactIndex:
             texts = self._collection.read(np.sort(text_ids))
         ordered = [texts[text_id] for text_id in text_ids.tolist()]
         return [
-            SearchHit(text.doc_id, text.text, _metadata(text), score)
+            SearchHit(text.doc_id, text.text, metadata_of(text), score)
             for text, (_, score) in zip(ordered, nearest, strict=True)
         ]
 
@@ -218,7 +215,7 @@ class ExactIndex:
         """List ids in pages; what is written meanwhile can be left out. See `VectorIndex.doc_ids`."""
         lets_through = None if where is None else compile_filter(where)
         for page in self._collection.pages():
-            yield [text.doc_id for text in page if lets_through is None or lets_through(_metadata(text))]
+            yield [text.doc_id for text in page if lets_through is None or lets_through(metadata_of(text))]
 
     def records(self, doc_ids: Sequence[str] | None = None) -> Iterator[list[IndexRecord]]:
         """Read records in pages; what is written meanwhile can be left out. See `VectorIndex.records`.
@@ -230,7 +227,7 @@ class ExactIndex:
         """
         for page, there in self._collection.pages_with_vectors() if doc_ids is None else self._pages_of(doc_ids):
             yield [
-                _record(text, vector if found else None)
+                record_of(text, vector if found else None)
                 for text, found, vector in zip(page, there.found.tolist(), there.vectors, strict=True)
             ]
 
@@ -271,28 +268,3 @@ class ExactIndex:
                 doc_id=doc_id,
             )
         return text
-
-
-def _as_stored(record: IndexRecord) -> StoredText:
-    text = record.document or ""
-    key = content_hash(text) if record.content_hash is None else bytes.fromhex(record.content_hash)
-    return StoredText(record.doc_id, key, _as_json(record.metadata), without_surrogates(text))
-
-
-def _patched(text: StoredText, patch: MetadataPatch) -> StoredText:
-    merged = {**_metadata(text), **patch}
-    metadata = {key: value for key, value in merged.items() if value is not None}
-    return replace(text, metadata=_as_json(metadata))
-
-
-def _record(text: StoredText, vector: Vectors | None) -> IndexRecord:
-    return IndexRecord(text.doc_id, text.text, text.content_hash.hex(), _metadata(text), vector)
-
-
-def _metadata(text: StoredText) -> Metadata:
-    metadata: Metadata = json.loads(text.metadata)
-    return metadata
-
-
-def _as_json(metadata: Metadata) -> str:
-    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
