@@ -24,6 +24,7 @@ from embstore.search.base import (
 from embstore.search.exact_records import metadata_of, patched, record_of, stored_text
 from embstore.search.filters import compile_filter
 from embstore.search.loading import PAGE, LoadedCollection, lost_vectors
+from embstore.search.matrix import DocumentMatrix
 from embstore.stores.base import Store, VectorLookup
 from embstore.stores.texts import StoredText
 
@@ -32,8 +33,8 @@ class ExactIndex:
     """A `VectorIndex` whose texts and metadata are in the file that the vectors are in.
 
     A search compares the query with every vector of the collection, so that what it finds is exact. The vectors are
-    read into memory at the first search, 4 * dim bytes a document, and what any process changed since is read at the
-    next one. Several processes may use the file at once. Every write is atomic.
+    read into memory at the first search, 4 * dim (or truncate_dim) bytes a document, and what any process changed since
+    is read at the next one. Several processes may use the file at once. Every write is atomic.
 
     Parameters
     ----------
@@ -43,21 +44,31 @@ class ExactIndex:
         Created by the first write where it is missing.
     identity : ModelIdentity
         The model of the document vectors.
+    truncate_dim : int, optional
+        Compare that many leading values of the vectors, scaled to length 1: see `embstore.truncation`. The file and
+        the records have whole vectors, so that indexes of one collection may differ in this.
 
     Raises
     ------
     CollectionMismatchError
         The collection is of another model.
+    DimensionError
+        The model's vectors are stored, and have fewer values than `truncate_dim`.
     StoreError
         The file cannot be read.
     """
 
-    def __init__(self, store: Store, collection_name: str, identity: ModelIdentity) -> None:
+    def __init__(
+        self, store: Store, collection_name: str, identity: ModelIdentity, truncate_dim: int | None = None
+    ) -> None:
         self.name = collection_name
         self._store = store
         self._canary: Vectors | None = None
-        self._collection = LoadedCollection(store, collection_name, identity)
+        self._collection = LoadedCollection(store, collection_name, identity, truncate_dim)
         self.check_identity(identity)
+        model = store.find_model(identity)
+        if model is not None:
+            self._collection.check_dim(model.dim)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -132,6 +143,7 @@ class ExactIndex:
         row_of = {text.content_hash: row for row, text in enumerate(texts)}
         keys = list(row_of)
         vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in row_of.values()]))
+        self._collection.check_dim(vectors.shape[1])
         with self._store.writing():
             identity = self._collection.identity
             stored = self._store.texts.ensure_collection(self.name, identity).identity
@@ -176,13 +188,14 @@ class ExactIndex:
         """
         lets_through = None if where is None else compile_filter(where)
         with self._collection.matrix() as matrix:
-            if len(matrix.doc_ids) and matrix.dim != len(vector):
+            dim = self._whole_dim(matrix)
+            if len(matrix.doc_ids) and dim != len(vector):
                 raise DimensionError(
-                    f"collection {self.name!r} holds vectors of {matrix.dim} values, and model "
+                    f"collection {self.name!r} holds vectors of {dim} values, and model "
                     f"{self.identity.model_name!r} gave {len(vector)}; it is not the model that filled the collection",
                     collection_name=self.name,
                 )
-            nearest = matrix.nearest(vector, n_results, lets_through)
+            nearest = matrix.nearest(self._collection.cut(vector[np.newaxis])[0], n_results, lets_through)
             text_ids = matrix.text_ids[[row for row, _ in nearest]]
             texts = self._collection.read(np.sort(text_ids))
         ordered = [texts[text_id] for text_id in text_ids.tolist()]
@@ -251,6 +264,11 @@ class ExactIndex:
         if lost:
             raise lost_vectors(self.name, lost)
         return 0
+
+    def _whole_dim(self, matrix: DocumentMatrix) -> int:
+        """Tell how many values the vectors have of which a matrix has perhaps the leading ones."""
+        model = None if self._collection.truncate_dim is None else self._store.find_model(self.identity)
+        return matrix.dim if model is None else model.dim
 
     def _pages_of(self, doc_ids: Sequence[str]) -> Iterator[tuple[list[StoredText], VectorLookup]]:
         for start in range(0, len(doc_ids), PAGE):
