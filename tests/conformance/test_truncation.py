@@ -1,4 +1,4 @@
-"""An engine with `truncate_dim` answers by the leading values, whatever its index and wherever its vectors come from."""
+"""An engine with `truncate_dim` answers by the leading values, whatever its index and whoever keeps its vectors."""
 
 from __future__ import annotations
 
