@@ -66,9 +66,9 @@ class ExactIndex:
         self._canary: Vectors | None = None
         self._collection = LoadedCollection(store, collection_name, identity, truncate_dim)
         self.check_identity(identity)
-        model = store.find_model(identity)
-        if model is not None:
-            self._collection.check_dim(model.dim)
+        dim = self._collection.stored_dim()
+        if dim is not None:
+            self._collection.check_dim(dim)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -267,8 +267,8 @@ class ExactIndex:
 
     def _whole_dim(self, matrix: DocumentMatrix) -> int:
         """Tell how many values the vectors have of which a matrix has perhaps the leading ones."""
-        model = None if self._collection.truncate_dim is None else self._store.find_model(self.identity)
-        return matrix.dim if model is None else model.dim
+        dim = None if self._collection.truncate_dim is None else self._collection.stored_dim()
+        return matrix.dim if dim is None else dim
 
     def _pages_of(self, doc_ids: Sequence[str]) -> Iterator[tuple[list[StoredText], VectorLookup]]:
         for start in range(0, len(doc_ids), PAGE):

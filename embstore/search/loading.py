@@ -135,6 +135,11 @@ class LoadedCollection:
             doc_ids = [text.doc_id for text in texts]
             return there.found & self._store.recorded(model, self._name, doc_ids, keys, there.vector_ids)
 
+    def stored_dim(self) -> int | None:
+        """Tell how many values the stored vectors of the model have; None where there are none."""
+        model = self._store.find_model(self.current().identity)
+        return None if model is None else model.dim
+
     def check_dim(self, dim: int) -> None:
         """Raise DimensionError where vectors have fewer values than they are to be truncated to."""
         if self.truncate_dim is not None:
