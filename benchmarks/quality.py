@@ -4,7 +4,7 @@ FOLDER has the form of BEIR (Thakur et al. 2021): corpus.jsonl {_id, title, text
 judgements query-id, corpus-id, score in qrels.tsv or qrels/test.tsv. A document is its title, a space and its text.
 Where the folder has minilm_docs.npy and minilm_queries.npy, rows in file order, these vectors stand for the model
 (--vectors names others); otherwise --model says which to load. Everything goes through the engine. A document that
-has the id of a query is no answer to it, as BEIR evaluates.
+has the id of a query is no answer to it, as BEIR evaluates. --truncate-dim tells what shorter vectors cost.
 """
 
 from __future__ import annotations
@@ -102,14 +102,18 @@ def measure(engine: CachedSemanticSearchEngine, corpus: Corpus) -> dict[str, flo
     }
 
 
-def measure_each(kinds: list[IndexKind], corpus: Corpus, model: Any) -> dict[str, dict[str, float]]:
+def measure_each(
+    kinds: list[IndexKind], corpus: Corpus, model: Any, truncate_dim: int | None = None
+) -> dict[str, dict[str, float]]:
     """Encode once, and measure one index after the other."""
     with tempfile.TemporaryDirectory() as folder, EmbeddingCache(Path(folder) / "embeddings.db") as cache:
         cache.embed(corpus.documents.values(), model)
         cache.embed_query(corpus.queries.values(), model)
         figures = {}
         for kind in kinds:
-            with CachedSemanticSearchEngine(model, path=folder, index=kind, cache=cache) as engine:
+            with CachedSemanticSearchEngine(
+                model, path=folder, index=kind, truncate_dim=truncate_dim, cache=cache
+            ) as engine:
                 figures[kind] = measure(engine, corpus)
         return figures
 
@@ -120,6 +124,7 @@ def main() -> None:
     parser.add_argument("--index", choices=INDEX_KINDS, help="default: each of them")
     parser.add_argument("--model", help="load this model, also where there are vectors")
     parser.add_argument("--vectors", metavar="PREFIX", default="minilm", help="of the .npy files")
+    parser.add_argument("--truncate-dim", type=int, metavar="N", help="search N leading values; default: all")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     corpus = Corpus.read(options.folder)
@@ -128,7 +133,8 @@ def main() -> None:
         if not (options.folder / f"{options.vectors}_docs.npy").exists():
             parser.error(f"{options.folder} has no {options.vectors}_docs.npy; say by --model what encodes its texts")
         model = LookUpEncoder(options.folder, options.vectors, corpus)
-    figures = measure_each([options.index] if options.index else ["exact", "chroma"], corpus, model)
+    kinds: list[IndexKind] = [options.index] if options.index else ["exact", "chroma"]
+    figures = measure_each(kinds, corpus, model, options.truncate_dim)
     name = options.model or model.model_name
     print(f"{options.folder.name}: {len(corpus.documents):,} documents, {len(corpus.queries):,} queries, model {name}")
     print(f"{'index':<8} {f'nDCG@{N_NDCG}':>8} {f'recall@{N_RECALL}':>11} {'index_s':>8} {'ms_a_query':>11}")

@@ -180,4 +180,4 @@ class TooManyRemovalsError(EmbstoreError, ValueError):
 
 
 class CollectionMismatchError(EmbstoreError, ValueError):
-    """A collection holds the vectors of another model, or was not made by embstore."""
+    """A collection holds vectors of another model or length, or was not made by embstore."""

@@ -99,6 +99,27 @@ def check_count(value: int, name: str) -> int:
     return value
 
 
+def check_truncation(dim: int, full_dim: int, model_name: str, argument: str = "dim") -> int:
+    """Give to how many leading values vectors of `full_dim` values are to be cut.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        `dim`, which was given as `argument`, is no int of at least 1.
+    DimensionError
+        It is more than there are.
+    """
+    dim = check_count(dim, argument)
+    if dim > full_dim:
+        raise DimensionError(
+            f"{argument} is {dim}, and vectors of model {model_name!r} have {full_dim} values; give 1 to {full_dim}",
+            model_name=model_name,
+            dim=dim,
+            expected_dim=full_dim,
+        )
+    return dim
+
+
 def check_vectors(vectors: Any, n: int) -> Vectors:
     """Give vectors that a caller computed as float32 of shape (n, dim).
 

@@ -10,9 +10,10 @@ from typing import Self
 from embstore.codec import Vectors
 from embstore.errors import AmbiguousModelError, UnknownModelError
 from embstore.identity import ModelIdentity, Role, Setting, check_model_name, check_role, is_storable
-from embstore.inputs import check_count, check_doc_ids, check_scope
+from embstore.inputs import check_count, check_doc_ids, check_scope, check_truncation
 from embstore.stores import open_store
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, Store, StoredModel
+from embstore.truncation import truncated
 
 
 class StoredEmbeddings:
@@ -65,6 +66,7 @@ class StoredEmbeddings:
         role: Role = "document",
         settings: Mapping[str, Setting] | None = None,
         collection: str | None = None,
+        dim: int | None = None,
     ) -> tuple[list[str], Vectors]:
         """Read the vectors of documents in bulk: one state of the file, every checksum verified.
 
@@ -79,6 +81,9 @@ class StoredEmbeddings:
             Which of several models of the name; as `models` shows them.
         collection : str, optional
             By default all.
+        dim : int, optional
+            Give that many leading values of each vector, scaled to length 1, also where these are all; see
+            `embstore.truncation`. By default vectors are as stored, bit for bit.
 
         Returns
         -------
@@ -90,6 +95,8 @@ class StoredEmbeddings:
         ------
         UnknownModelError, AmbiguousModelError
             Of the name.
+        DimensionError, InvalidInputError, InvalidTypeError
+            `dim` is no int of at least 1, or more than the model's vectors have.
         UnknownDocumentError
             A doc_id is not stored for the model.
         InvalidInputError
@@ -100,7 +107,7 @@ class StoredEmbeddings:
         model = self._find_model(model_name, settings, check_role(role))
         check_scope(model_name, collection)
         wanted = None if doc_ids is None else check_doc_ids(doc_ids)
-        return self._store.matrix(model, collection=collection, doc_ids=wanted)
+        return self._store.matrix(model, collection=collection, doc_ids=wanted, dim=_checked_dim(dim, model))
 
     def iter_matrix(
         self,
@@ -110,6 +117,7 @@ class StoredEmbeddings:
         role: Role = "document",
         settings: Mapping[str, Setting] | None = None,
         collection: str | None = None,
+        dim: int | None = None,
     ) -> Iterator[tuple[list[str], Vectors]]:
         """Read what `matrix` reads in pages, in bounded memory.
 
@@ -120,7 +128,7 @@ class StoredEmbeddings:
         ----------
         batch_rows : int
             The most rows of a page.
-        model_name, role, settings, collection
+        model_name, role, settings, collection, dim
             As of `matrix`.
 
         Yields
@@ -130,12 +138,14 @@ class StoredEmbeddings:
 
         Raises
         ------
-        UnknownModelError, AmbiguousModelError, DamagedStoreError
-            As of `matrix`; of the model at the call, before the first page is asked for.
+        UnknownModelError, AmbiguousModelError, DimensionError, DamagedStoreError
+            As of `matrix`; of the model and `dim` at the call, before the first page is asked for.
         """
         model = self._find_model(model_name, settings, check_role(role))
         check_scope(model_name, collection)
-        return self._store.pages(model, collection=collection, batch_rows=check_count(batch_rows, "batch_rows"))
+        shorter = _checked_dim(dim, model)
+        pages = self._store.pages(model, collection=collection, batch_rows=check_count(batch_rows, "batch_rows"))
+        return pages if shorter is None else ((doc_ids, truncated(vectors, shorter)) for doc_ids, vectors in pages)
 
     def documents(self, *, model_name: str | None = None, collection: str | None = None) -> Iterator[DocumentInfo]:
         """List documents by model, collection and id, without their vectors."""
@@ -281,6 +291,10 @@ class StoredEmbeddings:
             message += " in the role 'query' (where queries and documents share vectors, ask for role='document')"
         message += f" is not stored in {self._store.path!r}; stored are: {stored or 'none'}"
         return UnknownModelError(message, model_name=model_name)
+
+
+def _checked_dim(dim: int | None, model: StoredModel) -> int | None:
+    return None if dim is None else check_truncation(dim, model.dim, model.identity.model_name)
 
 
 def cache_stats(cache: StoredEmbeddings) -> dict[str, int | float]:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, encoders
 from embstore.cli import commands, main
 from embstore.cli import library as lib
+from embstore.truncation import truncated
 from tests.fakes import CountingEncoder
 
 TEXTS = {"cat.txt": "A cat sleeps.", "dog.md": "# A dog\n\nIt barks.", "fish.txt": "A fish swims."}
@@ -287,6 +288,58 @@ def test_a_collection_keeps_its_index(run: Run, library: str, files: list[str], 
     )
     for collection in ("documents", "second"):
         assert len(json.loads(run("search", library, "cat", "--collection", collection, "--json").stdout)) == 3
+
+
+def hit_scores(result: Result) -> dict[str, float]:
+    return {hit["doc_id"]: hit["score"] for hit in json.loads(result.stdout)}
+
+
+@pytest.mark.parametrize("kind", ["chroma", "exact"])
+def test_a_collection_is_searched_by_as_many_values_as_it_was_indexed_with(
+    kind: str, run: Run, files: list[str], fake: CountingEncoder
+) -> None:
+    run("index", "library", *files, "--model", "fake", "--index", kind, "--truncate-dim", "2")
+    report = json.loads(run("index", "library", *files, "--json").stdout)
+    assert (report["unchanged"], report["encoded"]) == (3, 0)
+    assert json.loads(run("index", "library", *files, "--dry-run", "--json").stdout)["unchanged"] == 3
+    assert json.loads(run("reconcile", "library", *files, "--json").stdout)["ok"]
+    rows = truncated(fake.vectors(list(TEXTS.values())), 2).astype(float)
+    expected = pytest.approx(dict(zip(TEXTS, (rows @ rows[0]).tolist(), strict=True)), abs=1e-5)
+    for options in ((), ("--truncate-dim", "2")):
+        assert hit_scores(run("search", "library", "A cat sleeps.", "--json", *options)) == expected
+    assert fake.n_texts == 3
+
+
+def test_other_lengths_are_other_collections_of_chroma_and_encode_nothing(
+    run: Run, library: str, files: list[str], fake: CountingEncoder
+) -> None:
+    for command in (("index", library, *files), ("search", library, "cat"), ("reconcile", library)):
+        error = error_of(run(*command, "--truncate-dim", "2", exit_code=3))
+        assert "holds vectors with truncate_dim=None, and truncate_dim=2 is asked for; use truncate_dim=None" in error
+    second = ("--collection", "second")
+    run("index", library, *files, *second, "--model", "fake", "--truncate-dim", "2")
+    assert fake.n_texts == 3
+    assert "truncate_dim=2, and truncate_dim=3" in error_of(
+        run("search", library, "cat", *second, "--truncate-dim", "3", exit_code=3)
+    )
+    for options in ((), second):
+        assert len(hit_scores(run("search", library, "cat", *options, "--json"))) == 3
+
+
+def test_an_exact_collection_is_searched_by_any_number_of_values(run: Run, files: list[str]) -> None:
+    run("index", "library", *files, "--model", "fake", "--index", "exact")
+    found = [hit_scores(run("search", "library", "cat", "--json", "--truncate-dim", n)) for n in ("1", "2", "8")]
+    assert all(abs(score) == pytest.approx(1) for score in found[0].values())
+    assert found[2] == pytest.approx(hit_scores(run("search", "library", "cat", "--json")), abs=1e-6)
+    assert found[1] != found[2]
+
+
+def test_more_values_than_there_are_is_wrong_input(run: Run, files: list[str]) -> None:
+    arguments = ("index", "library", *files, "--model", "fake", "--truncate-dim")
+    error = error_of(run(*arguments, "9", exit_code=2))
+    assert error == "truncate_dim is 9, and vectors of model 'fake' have 8 values; give 1 to 8"
+    assert "--truncate-dim" in error_of(run(*arguments, "0", exit_code=2))
+    run(*arguments, "8")
 
 
 def test_an_exact_library_made_from_python_is_searched_as_such(run: Run, fake: CountingEncoder) -> None:

@@ -13,6 +13,8 @@ import pytest
 from benchmarks.quality import Corpus, LookUpEncoder, measure_each, ndcg, recall
 from tests.scifact import SCIFACT, needs_scifact
 
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
 
 def test_the_gain_is_that_of_trec_eval() -> None:
     relevant = {"a": 2, "b": 1}
@@ -49,6 +51,23 @@ def test_exact_search_reaches_the_published_figure_of_the_model() -> None:
     figures = measure_each(["exact"], corpus, LookUpEncoder(SCIFACT, "minilm", corpus))["exact"]
     assert figures["nDCG@10"] == pytest.approx(0.6451, abs=5e-5)
     assert figures["recall@100"] == pytest.approx(0.925)
+
+
+@needs_scifact
+@pytest.mark.parametrize(
+    ("truncate_dim", "gain"),
+    [
+        pytest.param(256, 0.6349, marks=pytest.mark.slow),
+        (128, 0.6016),
+        pytest.param(64, 0.4841, marks=pytest.mark.slow),
+    ],
+)
+def test_shorter_vectors_cost_what_the_readme_says(truncate_dim: int, gain: float) -> None:
+    corpus = Corpus.read(SCIFACT)
+    model = LookUpEncoder(SCIFACT, "minilm", corpus)
+    figures = measure_each(["exact"], corpus, model, truncate_dim)["exact"]
+    assert figures["nDCG@10"] == pytest.approx(gain, abs=5e-5)
+    assert f"{gain} with {truncate_dim}" in README
 
 
 @needs_scifact

@@ -65,8 +65,17 @@ def test_the_python_of_the_cache_runs_and_encodes_as_often_as_it_says(folder: Pa
     assert names["scores"].tolist() == [3.0, 4.0, 4.0]  # type: ignore[attr-defined]
 
 
+def test_the_python_of_shorter_vectors_encodes_as_often_as_it_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("chromadb", reason="needs the extra chroma")
+    monkeypatch.setitem(encoders._loaded, "all-MiniLM-L6-v2", CountingEncoder(dim=384, model_name="all-MiniLM-L6-v2"))
+    exec(compile(blocks("python")[2], "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.split() == ["2", "0", "0"]
+
+
 def test_every_python_block_is_run_here() -> None:
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
 
 
 def test_the_commands_of_embstore_work(folder: Path) -> None:

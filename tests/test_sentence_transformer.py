@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from embstore import (
+    DimensionError,
     EmbeddingCache,
     MissingExtraError,
     ModelChangedError,
     ModelIdentity,
     ModelLoadError,
     ModelNameError,
+    SemanticSearchEngine,
 )
 from embstore.encoders import as_encoder, sentence_transformer
 from embstore.encoders.sentence_transformer import PACKAGED_MODEL
@@ -138,6 +140,23 @@ def test_settings_that_change_on_the_live_model_lead_to_other_vectors(
         assert cache.embed([text], model)[0] == pytest.approx(whole[:64], abs=1e-6)
     assert np.array_equal(cache.embed([text], model)[0], whole)
     assert (len(model.calls), [stored.dim for stored in cache.models()]) == (3, [384, 384, 64])
+
+
+@pytest.mark.model
+def test_an_engine_knows_at_once_that_its_model_gives_too_few_values(
+    library: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f"truncate_dim is 385, and vectors of model {PACKAGED_MODEL!r} have 384 values; give 1 to 384"
+    with pytest.raises(DimensionError, match=said):
+        SemanticSearchEngine(model, path=library, index="exact", truncate_dim=385)
+    monkeypatch.setattr(model, "truncate_dim", 128)
+    said = f"truncate_dim is 256, and model {PACKAGED_MODEL!r} itself cuts its vectors to truncate_dim=128; give 1 to"
+    with pytest.raises(DimensionError, match=said):
+        SemanticSearchEngine(model, path=library, index="exact", truncate_dim=256)
+    assert (as_encoder(model).dim, model.calls, library.exists()) == (128, [], False)
+    with SemanticSearchEngine(model, path=library, index="exact", truncate_dim=64, check_canary=False) as engine:
+        engine.index_documents(SENTENCES[1:])
+        assert engine.search(SENTENCES[0], 1)[0].document == SENTENCES[1]
 
 
 # --- its identity ---------------------------------------------------------------------------

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -16,6 +12,7 @@ import click
 from embstore import EmbeddingCache, __version__
 from embstore import demo as demonstration
 from embstore.cli import library as lib
+from embstore.cli.engines import open_engine, planning_engine, temporary_folder
 from embstore.cli.files import read_documents
 from embstore.cli.group import EXIT_NO, CommandGroup
 from embstore.cli.output import (
@@ -33,9 +30,9 @@ from embstore.cli.output import (
 )
 from embstore.encoders.sentence_transformer import PACKAGED_MODEL
 from embstore.errors import EmbstoreError, InvalidInputError
-from embstore.search import CachedSemanticSearchEngine, IndexReport
+from embstore.search import IndexReport
 from embstore.search.inputs import INDEX_KINDS, IndexKind
-from embstore.search.open_engine import CACHE_NAME, DEFAULT_COLLECTION
+from embstore.search.open_engine import DEFAULT_COLLECTION
 from embstore.search.sources import DEFAULT_MODEL
 from embstore.stores.base import ModelInfo
 
@@ -54,6 +51,12 @@ by: pip install "embstore[demo]".
 
 _path = click.Path(path_type=Path)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
+_truncate_dim = click.option(
+    "--truncate-dim",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Search N leading values of the vectors. Default: as the collection was indexed, all for a new one.",
+)
 _collection = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Part of the library.")
 
 
@@ -76,6 +79,7 @@ def main() -> None:
     type=click.Choice(INDEX_KINDS),
     help="What answers searches; exact needs no Chroma. Default: that of the collection, chroma for a new one.",
 )
+@_truncate_dim
 @_collection
 @click.option("--remove-missing", is_flag=True, help="Remove documents of the collection that are not among FILES.")
 @click.option(
@@ -92,6 +96,7 @@ def index(
     files: tuple[Path, ...],
     model: str | None,
     index_kind: IndexKind | None,
+    truncate_dim: int | None,
     collection: str,
     remove_missing: bool,
     max_removed: float,
@@ -107,16 +112,17 @@ def index(
     documents = read_documents(files)
     model = model or lib.model_of(library, collection) or DEFAULT_MODEL
     kind = lib.index_of(library, collection, index_kind)
+    truncate_dim = lib.truncation_of(library, collection, truncate_dim)
     texts, ids = [document.text for document in documents], [document.doc_id for document in documents]
     metadatas = [document.metadata for document in documents]
     if dry_run:
-        with _planning_engine(library, model, collection, kind) as engine:
+        with planning_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
             plan = engine.plan(texts, ids, metadatas, remove_missing=remove_missing)
         print_json(asdict(plan)) if as_json else print_plan(plan)
         return
-    with _engine(library, model, collection, kind) as engine:
+    with open_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
         report = engine.index_documents(texts, ids, metadatas, remove_missing=remove_missing, max_removed=max_removed)
-    lib.note_collection(library, collection, model, kind)
+    lib.note_collection(library, collection, model, kind, truncate_dim)
     print_json(_report(report)) if as_json else print_report(report)
 
 
@@ -125,11 +131,22 @@ def index(
 @click.argument("query")
 @click.option("-n", "--n-results", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--model", metavar="MODEL", help="Default: the one that the collection was indexed with.")
+@_truncate_dim
 @_collection
 @_as_json
-def search(library: Path, query: str, n_results: int, model: str | None, collection: str, as_json: bool) -> None:
+def search(
+    library: Path,
+    query: str,
+    n_results: int,
+    model: str | None,
+    truncate_dim: int | None,
+    collection: str,
+    as_json: bool,
+) -> None:
     """Find the documents nearest to QUERY in meaning."""
-    with _engine(library, lib.indexed_model(library, collection, model), collection) as engine:
+    model = lib.indexed_model(library, collection, model)
+    truncate_dim = lib.truncation_of(library, collection, truncate_dim)
+    with open_engine(library, model, collection, truncate_dim=truncate_dim) as engine:
         hits = engine.search(query, n_results=n_results)
     if as_json:
         print_json_rows(hits)
@@ -144,10 +161,17 @@ def search(library: Path, query: str, n_results: int, model: str | None, collect
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--repair", is_flag=True, help="Set right what needs no model.")
 @click.option("--model", metavar="MODEL", help="Default: the one that the collection was indexed with.")
+@_truncate_dim
 @_collection
 @_as_json
 def reconcile(
-    library: Path, files: tuple[Path, ...], repair: bool, model: str | None, collection: str, as_json: bool
+    library: Path,
+    files: tuple[Path, ...],
+    repair: bool,
+    model: str | None,
+    truncate_dim: int | None,
+    collection: str,
+    as_json: bool,
 ) -> None:
     """Compare the index of LIBRARY with its cache, and with FILES where some are given.
 
@@ -157,7 +181,9 @@ def reconcile(
     documents = read_documents(files)
     texts, ids = [document.text for document in documents], [document.doc_id for document in documents]
     source = (texts, ids, [document.metadata for document in documents]) if files else ()
-    with _engine(library, lib.indexed_model(library, collection, model), collection) as engine:
+    model = lib.indexed_model(library, collection, model)
+    truncate_dim = lib.truncation_of(library, collection, truncate_dim)
+    with open_engine(library, model, collection, truncate_dim=truncate_dim) as engine:
         report = engine.reconcile(*source, repair=repair)
     print_json({**asdict(report), "ok": report.ok}) if as_json else print_reconciled(report)
     if not report.ok:
@@ -248,8 +274,8 @@ def demo(path: Path | None, model: str, as_json: bool) -> None:
     if not as_json:
         click.echo(f"{counted(len(documents), 'docstring')} of Python's standard library, indexed with {model}\n")
     with ExitStack() as opened:
-        folder = path or Path(opened.enter_context(_temporary_folder()))
-        with _engine(folder, model, DEFAULT_COLLECTION) as engine:
+        folder = path or Path(opened.enter_context(temporary_folder()))
+        with open_engine(folder, model, DEFAULT_COLLECTION) as engine:
             result = demonstration.run(engine, documents)
         lib.note_collection(folder, DEFAULT_COLLECTION, model, "chroma")
     if as_json:
@@ -259,32 +285,6 @@ def demo(path: Path | None, model: str, as_json: bool) -> None:
         print_demo(result)
     if result.broken_promises:
         raise EmbstoreError("the demo failed: " + "; ".join(result.broken_promises))
-
-
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    # A file that Windows still holds open is no reason to fail once all is done.
-    return tempfile.TemporaryDirectory(prefix="embstore-", ignore_cleanup_errors=True)
-
-
-@contextmanager
-def _planning_engine(
-    library: Path, model: str, collection: str, kind: IndexKind
-) -> Iterator[CachedSemanticSearchEngine]:
-    """Open a library that nothing is written to: what it does not have is made in a temporary folder."""
-    with _temporary_folder() as folder:
-        database = library if (library / CACHE_NAME).exists() else Path(folder)
-        index = library if kind == "chroma" and lib.has_collection(library, collection) else Path(folder)
-        with EmbeddingCache(database / CACHE_NAME) as cache, _engine(index, model, collection, kind, cache) as engine:
-            yield engine
-
-
-def _engine(
-    library: Path, model: str, collection: str, kind: IndexKind | None = None, cache: EmbeddingCache | None = None
-) -> CachedSemanticSearchEngine:
-    if not sys.stderr.isatty():  # the bar of loading weights would be shown in pipes and logs too
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    kind = kind or lib.index_of(library, collection)
-    return CachedSemanticSearchEngine(model, path=library, collection_name=collection, index=kind, cache=cache)
 
 
 def _report(report: IndexReport) -> dict[str, int | float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from embstore import EmbeddingCache
@@ -137,14 +138,28 @@ def _present_index(library: Path, collection: str) -> IndexKind | None:
     return None if noted is None else check_index(noted)
 
 
-def note_collection(library: Path, collection: str, model: str, index: IndexKind) -> None:
+def truncation_of(library: Path, collection: str, asked: int | None) -> int | None:
+    """Give the number of leading values that is asked for, else the one that a collection was indexed with; None: all.
+
+    A note that cannot be read says nothing: a Chroma collection knows itself what does not fit it.
+    """
+    if asked is None:
+        with suppress(KeyError, ValueError):
+            return int(_noted(library, "truncate_dims")[collection])
+    return asked
+
+
+def note_collection(
+    library: Path, collection: str, model: str, index: IndexKind, truncate_dim: int | None = None
+) -> None:
     """Write down what a collection was indexed with; the note is replaced whole or not at all."""
     # A relative folder would be another one when the next command runs elsewhere.
     noted = str(Path(model).resolve()) if Path(model).is_dir() else model
-    before = {what: _noted(library, what) for what in ("models", "indexes")}
+    before = {what: _noted(library, what) for what in ("models", "indexes", "truncate_dims")}
     note = {
         "models": {**before["models"], collection: noted},
         "indexes": {**before["indexes"], collection: index},
+        "truncate_dims": {**before["truncate_dims"], **({collection: str(truncate_dim)} if truncate_dim else {})},
     }
     if note == before:
         return

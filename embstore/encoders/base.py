@@ -71,6 +71,11 @@ class NamedEncoder:
             )
         return name
 
+    @property
+    def dim(self) -> int | None:
+        """How many values the model's vectors have, as far as it says so without encoding."""
+        return None
+
     def identity(self, role: Role) -> ModelIdentity:
         """Tell whose vectors `encode` gives for a role, read anew from the live object."""
         role = self._distinct(role)

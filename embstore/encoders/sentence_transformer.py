@@ -89,6 +89,12 @@ class SentenceTransformerEncoder(NamedEncoder):
 
     batches_itself = True
 
+    @property
+    def dim(self) -> int | None:
+        """How many values its vectors have, after what it cuts off itself."""
+        dim: int | None = self.model.get_embedding_dimension()
+        return dim
+
     def encode(self, texts: Any, *, role: Role, batch_size: int) -> Any:
         """Encode texts in one call: the library sorts and batches them itself. See `NamedEncoder.encode`."""
         return self._encode_checked(list(texts), role, batch_size)

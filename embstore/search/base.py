@@ -175,7 +175,7 @@ class IndexRecord:
     vector: Vectors | None
 
 
-def check_same_identity(collection_name: str, *, stored: ModelIdentity, given: ModelIdentity) -> None:
+def check_same_identity(collection_name: str, *, stored: ModelIdentity | None, given: ModelIdentity) -> None:
     """Raise CollectionMismatchError where the model of a collection is not the one that was given."""
     if given != stored:
         raise CollectionMismatchError(
@@ -287,6 +287,9 @@ class VectorSource(Protocol):
 
     def fresh(self, doc_id: str, text: str) -> Vectors:
         """Encode the text of one document anew, whatever is known of it: (1, dim)."""
+
+    def encode(self, text: str) -> Vectors:
+        """Encode the text of a document, of which nothing is kept: (dim,)."""
 
     def query(self, text: str) -> Vectors:
         """Give the vector of a query: (dim,)."""

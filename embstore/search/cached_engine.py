@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 from embstore.cache import EmbeddingCache
 from embstore.encoders import NamedEncoder
 from embstore.errors import InvalidInputError, InvalidTypeError
+from embstore.identity import ModelIdentity
 from embstore.search.base import VectorSource
 from embstore.search.engine import SemanticSearchEngine
 from embstore.search.inputs import IndexKind
 from embstore.search.open_engine import CACHE_NAME, DEFAULT_COLLECTION, DEFAULT_PATH
 from embstore.search.sources import CachedSource
-from embstore.stores.base import Store
+from embstore.stores.base import Store, StoredModel
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -28,7 +29,7 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
 
     Parameters
     ----------
-    model, model_name, path, client, collection_name, index, check_canary
+    model, model_name, path, client, collection_name, index, truncate_dim, check_canary
         See `SemanticSearchEngine`. The cache is the file ``embeddings.db`` in the folder `path`, with `client` too.
     cache : EmbeddingCache, optional
         Used in place of that file, and never closed. Collections with the same ids can share it. An exact index is
@@ -49,6 +50,7 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
         client: ClientAPI | None = None,
         collection_name: str = DEFAULT_COLLECTION,
         index: IndexKind = "chroma",
+        truncate_dim: int | None = None,
         check_canary: bool = True,
         cache: EmbeddingCache | None = None,
     ) -> None:
@@ -64,6 +66,7 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
             client=client,
             collection_name=collection_name,
             index=index,
+            truncate_dim=truncate_dim,
             check_canary=check_canary,
         )
 
@@ -78,6 +81,9 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
             self._cache = EmbeddingCache(self._folder / CACHE_NAME, check_canary=self._check_canary)
             opened.callback(self._cache.close)
         return self._cache
+
+    def _stored_model(self, identity: ModelIdentity) -> StoredModel | None:
+        return self.cache.store.find_model(identity)
 
     @property
     def cache(self) -> EmbeddingCache:

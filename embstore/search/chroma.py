@@ -19,19 +19,18 @@ from embstore.search.base import (
     StoredDocument,
     VectorSource,
     Where,
-    check_same_identity,
 )
 from embstore.search.chroma_records import as_records, batch_of, matrix_of, records_of, stored_document
 from embstore.search.collection import (
-    MODEL_NAME_KEY,
     PAGE,
-    SETTINGS_KEY,
+    check_made_for,
     chroma_errors,
     get_collection,
     import_chromadb,
     note_canary,
     note_identity,
     noted_canary,
+    noted_identity,
     open_collection,
     record_pages,
     write_slices,
@@ -66,11 +65,13 @@ class ChromaIndex:
     library : LibraryHandle, optional
         Told where Chroma fails in itself, after which searches may miss what was written before, and where that is
         mended.
+    truncate_dim : int, optional
+        To how many leading values the vectors are cut that it is given; noted in a new collection.
 
     Raises
     ------
     CollectionMismatchError
-        The collection holds vectors of another model, was not made by embstore, or does not measure by cosine.
+        The collection is of another model or `truncate_dim`, was not made by embstore, or does not measure by cosine.
     SearchIndexError
         Chroma raised.
     """
@@ -81,15 +82,16 @@ class ChromaIndex:
         collection_name: str,
         identity: ModelIdentity,
         library: LibraryHandle | None = None,
+        truncate_dim: int | None = None,
     ) -> None:
         self._client = client
         self.name = collection_name
-        self._library = library
+        self._library, self._truncate_dim = library, truncate_dim
         self._failure = ""
         self._dim: int | None = None
         with self._errors("open"):
             finish_swap(client, collection_name)
-            self.collection = open_collection(client, collection_name, identity)
+            self.collection = open_collection(client, collection_name, identity, truncate_dim)
             self._page = min(client.get_max_batch_size(), PAGE)
             self._finish_replacing()
         self.check_identity(identity)
@@ -97,17 +99,16 @@ class ChromaIndex:
     @property
     def identity(self) -> ModelIdentity:
         """The model whose document vectors the collection holds."""
-        metadata = self.collection.metadata
-        return ModelIdentity(metadata[MODEL_NAME_KEY], metadata[SETTINGS_KEY])
+        return cast(ModelIdentity, noted_identity(self.collection))
 
     def check_identity(self, identity: ModelIdentity) -> None:
-        """Raise CollectionMismatchError where the collection holds the vectors of another model.
+        """Raise CollectionMismatchError where the collection holds vectors of another model or length.
 
         The collection is looked up by its name: another engine may have renamed its model, or built it anew.
         """
         with self._errors("open"):
             self.collection = self._get()
-        check_same_identity(self.name, stored=self.identity, given=identity)
+        check_made_for(self.collection, identity, self._truncate_dim)
 
     def canary(self) -> Vectors | None:
         """Read it from the collection's metadata. See `VectorIndex.canary`."""

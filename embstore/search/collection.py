@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from embstore.codec import Vectors, as_vectors, blob_to_vector
 from embstore.errors import CollectionMismatchError, EmbstoreError, MissingExtraError, SearchIndexError
 from embstore.identity import ModelIdentity
-from embstore.search.base import Where
+from embstore.search.base import Where, check_same_identity
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODEL_NAME_KEY = "embstore:model_name"
 SETTINGS_KEY = "embstore:settings"
 CANARY_KEY = "embstore:canary"
+TRUNCATE_KEY = "embstore:truncate_dim"
 SPACE: Final = "cosine"
 # Chroma's own 16 and 100 lose one relevant document of SciFact in every third index (`python -m benchmarks.quality`);
 # these cost 8 % more time to build.
@@ -84,8 +85,10 @@ def find_collection(client: ClientAPI, name: str) -> Collection | None:
         return None
 
 
-def open_collection(client: ClientAPI, name: str, identity: ModelIdentity) -> Collection:
-    """Open a collection that knows the model of its vectors, which need not be the one that is named.
+def open_collection(
+    client: ClientAPI, name: str, identity: ModelIdentity, truncate_dim: int | None = None
+) -> Collection:
+    """Open a collection that knows the model of its vectors and their length, which need not be those that are named.
 
     Parameters
     ----------
@@ -94,13 +97,16 @@ def open_collection(client: ClientAPI, name: str, identity: ModelIdentity) -> Co
         Created where it is missing.
     identity : ModelIdentity
         Noted where the collection holds nothing yet.
+    truncate_dim : int, optional
+        How many leading values it is to hold of each vector. Noted with the model, and, as long as nothing was ever
+        written to the collection, anew.
 
     Raises
     ------
     CollectionMismatchError
         The collection was not made by embstore, or does not measure by cosine.
     """
-    collection = find_collection(client, name) or _create(client, name, identity)
+    collection = find_collection(client, name) or _create(client, name, identity, truncate_dim)
     space = _space(collection)
     if space != SPACE:
         raise CollectionMismatchError(
@@ -108,16 +114,35 @@ def open_collection(client: ClientAPI, name: str, identity: ModelIdentity) -> Co
             collection_name=name,
             space=space,
         )
-    if noted_identity(collection) is not None:
-        return collection
-    if collection.count():
+    noted = noted_identity(collection)
+    if noted is not None:
+        is_new = noted == identity and collection.get_model().dimension is None
+        if noted_truncation(collection) == truncate_dim or not is_new:
+            return collection
+    elif collection.count():
         raise CollectionMismatchError(
             f"collection {name!r} was not made by embstore, and it holds records whose model is not known; "
             f"use another collection_name=",
             collection_name=name,
         )
-    note_identity(collection, identity)
+    others = {key: value for key, value in other_metadata(collection).items() if key != TRUNCATE_KEY}
+    collection.modify(metadata={**others, **_identity_metadata(identity, truncate_dim)})
     return get_collection(client, name)
+
+
+def check_made_for(collection: Collection, identity: ModelIdentity, truncate_dim: int | None) -> None:
+    """Raise CollectionMismatchError where a collection is of another model, or of vectors of another length."""
+    check_same_identity(collection.name, stored=noted_identity(collection), given=identity)
+    noted = noted_truncation(collection)
+    if noted != truncate_dim:
+        raise CollectionMismatchError(
+            f"collection {collection.name!r} holds vectors with truncate_dim={noted}, and truncate_dim={truncate_dim} "
+            f"is asked for; use truncate_dim={noted}, or another collection_name=, for which no text is encoded again "
+            f"that is cached",
+            collection_name=collection.name,
+            stored=noted,
+            given=truncate_dim,
+        )
 
 
 def noted_identity(collection: Collection) -> ModelIdentity | None:
@@ -128,8 +153,22 @@ def noted_identity(collection: Collection) -> ModelIdentity | None:
     return None
 
 
+def noted_truncation(collection: Collection) -> int | None:
+    """Tell how many leading values of each vector a collection holds; None where it holds all."""
+    truncate_dim: int | None = (collection.metadata or {}).get(TRUNCATE_KEY)
+    return truncate_dim
+
+
+def are_alike(one: Collection, other: Collection) -> bool:
+    """Tell whether two collections hold vectors of one model and one length, so that records can go from one to other.
+
+    Collections that embstore did not make are alike.
+    """
+    return (noted_identity(one), noted_truncation(one)) == (noted_identity(other), noted_truncation(other))
+
+
 def note_identity(collection: Collection, identity: ModelIdentity) -> None:
-    """Note the model and keep the other keys, which `modify` would replace."""
+    """Note another model and keep the other keys, which `modify` would replace."""
     collection.modify(metadata={**other_metadata(collection), **_identity_metadata(identity)})
 
 
@@ -179,12 +218,12 @@ def write_slices(texts: Sequence[str | None], dim: int, n: int) -> Iterator[slic
         yield slice(start, len(texts))
 
 
-def _create(client: ClientAPI, name: str, identity: ModelIdentity) -> Collection:
+def _create(client: ClientAPI, name: str, identity: ModelIdentity, truncate_dim: int | None) -> Collection:
     client.get_or_create_collection(
         name,
         embedding_function=None,
         configuration={"hnsw": _HNSW},
-        metadata=_identity_metadata(identity),
+        metadata=_identity_metadata(identity, truncate_dim),
     )
     return get_collection(client, name)  # where another process was faster, its collection and not ours
 
@@ -197,5 +236,6 @@ def _space(collection: Collection) -> str | None:
     return space
 
 
-def _identity_metadata(identity: ModelIdentity) -> dict[str, Any]:
-    return {MODEL_NAME_KEY: identity.model_name, SETTINGS_KEY: identity.settings_json}
+def _identity_metadata(identity: ModelIdentity, truncate_dim: int | None = None) -> dict[str, Any]:
+    noted: dict[str, Any] = {MODEL_NAME_KEY: identity.model_name, SETTINGS_KEY: identity.settings_json}
+    return noted if truncate_dim is None else {**noted, TRUNCATE_KEY: truncate_dim}

@@ -43,13 +43,21 @@ class SemanticSearchEngine(OpenEngine):
         "exact" compares a query with every vector, up to a million or so, and needs neither Chroma nor a lock: texts
         and metadata are in the file ``embeddings.db`` in the folder, beside the vectors, and several processes may
         use it at once. "chroma" is approximate and scales further.
+    truncate_dim : int, optional
+        Search that many leading values of the vectors, scaled to length 1: see `embstore.truncation`. What is cached
+        stays whole, so that no text is encoded again for another `truncate_dim`. A Chroma collection has one from its
+        first document on. An exact one keeps whole vectors: each engine may give another, and has 4 * `truncate_dim`
+        bytes a document in memory.
     check_canary : bool
         Encode one fixed text, to tell whether the model behind a name is still the one that filled the collection.
 
     Raises
     ------
     CollectionMismatchError
-        The collection holds vectors of another model, or was not made by embstore.
+        The collection holds vectors of another model or with another `truncate_dim`, or was not made by embstore.
+    DimensionError
+        The model's vectors have fewer values than `truncate_dim`. Where nobody knows how many they have, it is raised
+        by the first call that encodes, and nothing is written to the index.
     LibraryLockedError
         Another process has the folder open.
     InvalidInputError, InvalidTypeError, MissingExtraError, ModelLoadError, ModelNameError

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from embstore.canary import check_same_model
 from embstore.codec import Vectors, as_vectors
-from embstore.encoders import without_surrogates
 from embstore.errors import DamagedStoreError, DimensionError, UnknownModelError
-from embstore.identity import ModelIdentity, content_hash
+from embstore.identity import ModelIdentity
 from embstore.search.base import (
     Document,
     IndexRecord,
-    Metadata,
     MetadataPatch,
     SearchHit,
     StoredDocument,
@@ -25,8 +21,10 @@ from embstore.search.base import (
     Where,
     check_same_identity,
 )
+from embstore.search.exact_records import metadata_of, patched, record_of, stored_text
 from embstore.search.filters import compile_filter
 from embstore.search.loading import PAGE, LoadedCollection, lost_vectors
+from embstore.search.matrix import DocumentMatrix
 from embstore.stores.base import Store, VectorLookup
 from embstore.stores.texts import StoredText
 
@@ -35,8 +33,8 @@ class ExactIndex:
     """A `VectorIndex` whose texts and metadata are in the file that the vectors are in.
 
     A search compares the query with every vector of the collection, so that what it finds is exact. The vectors are
-    read into memory at the first search, 4 * dim bytes a document, and what any process changed since is read at the
-    next one. Several processes may use the file at once. Every write is atomic.
+    read into memory at the first search, 4 * dim (or truncate_dim) bytes a document, and what any process changed since
+    is read at the next one. Several processes may use the file at once. Every write is atomic.
 
     Parameters
     ----------
@@ -46,21 +44,31 @@ class ExactIndex:
         Created by the first write where it is missing.
     identity : ModelIdentity
         The model of the document vectors.
+    truncate_dim : int, optional
+        Compare that many leading values of the vectors, scaled to length 1: see `embstore.truncation`. The file and
+        the records have whole vectors, so that indexes of one collection may differ in this.
 
     Raises
     ------
     CollectionMismatchError
         The collection is of another model.
+    DimensionError
+        The model's vectors are stored, and have fewer values than `truncate_dim`.
     StoreError
         The file cannot be read.
     """
 
-    def __init__(self, store: Store, collection_name: str, identity: ModelIdentity) -> None:
+    def __init__(
+        self, store: Store, collection_name: str, identity: ModelIdentity, truncate_dim: int | None = None
+    ) -> None:
         self.name = collection_name
         self._store = store
         self._canary: Vectors | None = None
-        self._collection = LoadedCollection(store, collection_name, identity)
+        self._collection = LoadedCollection(store, collection_name, identity, truncate_dim)
         self.check_identity(identity)
+        dim = self._collection.stored_dim()
+        if dim is not None:
+            self._collection.check_dim(dim)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -96,7 +104,7 @@ class ExactIndex:
             whole = self._collection.whole(list(sound.values()))
         stored = dict.fromkeys(texts, StoredDocument("", {}))
         for text, is_whole in zip(sound.values(), whole.tolist(), strict=True):
-            stored[text.doc_id] = StoredDocument(text.content_hash.hex() if is_whole else "", _metadata(text))
+            stored[text.doc_id] = StoredDocument(text.content_hash.hex() if is_whole else "", metadata_of(text))
         return stored
 
     def add(self, documents: Sequence[Document], vectors: Vectors) -> None:
@@ -131,10 +139,11 @@ class ExactIndex:
         """
         if not records:
             return
-        texts = [_as_stored(record) for record in records]
+        texts = [stored_text(record) for record in records]
         row_of = {text.content_hash: row for row, text in enumerate(texts)}
         keys = list(row_of)
         vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in row_of.values()]))
+        self._collection.check_dim(vectors.shape[1])
         with self._store.writing():
             identity = self._collection.identity
             stored = self._store.texts.ensure_collection(self.name, identity).identity
@@ -161,8 +170,8 @@ class ExactIndex:
             return
         with self._store.writing():
             found = self._store.texts.find(self.name, list(patches))
-            patched = [_patched(self._sound(doc_id, text), patches[doc_id]) for doc_id, text in found.items()]
-            self._store.texts.put(self.name, patched)
+            texts = [patched(self._sound(doc_id, text), patches[doc_id]) for doc_id, text in found.items()]
+            self._store.texts.put(self.name, texts)
 
     def delete(self, doc_ids: Sequence[str]) -> int:
         """Remove documents, not their vectors, and tell how many were there. See `VectorIndex.delete`."""
@@ -179,18 +188,19 @@ class ExactIndex:
         """
         lets_through = None if where is None else compile_filter(where)
         with self._collection.matrix() as matrix:
-            if len(matrix.doc_ids) and matrix.dim != len(vector):
+            dim = self._whole_dim(matrix)
+            if len(matrix.doc_ids) and dim != len(vector):
                 raise DimensionError(
-                    f"collection {self.name!r} holds vectors of {matrix.dim} values, and model "
+                    f"collection {self.name!r} holds vectors of {dim} values, and model "
                     f"{self.identity.model_name!r} gave {len(vector)}; it is not the model that filled the collection",
                     collection_name=self.name,
                 )
-            nearest = matrix.nearest(vector, n_results, lets_through)
+            nearest = matrix.nearest(self._collection.cut(vector[np.newaxis])[0], n_results, lets_through)
             text_ids = matrix.text_ids[[row for row, _ in nearest]]
             texts = self._collection.read(np.sort(text_ids))
         ordered = [texts[text_id] for text_id in text_ids.tolist()]
         return [
-            SearchHit(text.doc_id, text.text, _metadata(text), score)
+            SearchHit(text.doc_id, text.text, metadata_of(text), score)
             for text, (_, score) in zip(ordered, nearest, strict=True)
         ]
 
@@ -218,7 +228,7 @@ class ExactIndex:
         """List ids in pages; what is written meanwhile can be left out. See `VectorIndex.doc_ids`."""
         lets_through = None if where is None else compile_filter(where)
         for page in self._collection.pages():
-            yield [text.doc_id for text in page if lets_through is None or lets_through(_metadata(text))]
+            yield [text.doc_id for text in page if lets_through is None or lets_through(metadata_of(text))]
 
     def records(self, doc_ids: Sequence[str] | None = None) -> Iterator[list[IndexRecord]]:
         """Read records in pages; what is written meanwhile can be left out. See `VectorIndex.records`.
@@ -230,7 +240,7 @@ class ExactIndex:
         """
         for page, there in self._collection.pages_with_vectors() if doc_ids is None else self._pages_of(doc_ids):
             yield [
-                _record(text, vector if found else None)
+                record_of(text, vector if found else None)
                 for text, found, vector in zip(page, there.found.tolist(), there.vectors, strict=True)
             ]
 
@@ -255,6 +265,11 @@ class ExactIndex:
             raise lost_vectors(self.name, lost)
         return 0
 
+    def _whole_dim(self, matrix: DocumentMatrix) -> int:
+        """Tell how many values the vectors have of which a matrix has perhaps the leading ones."""
+        dim = None if self._collection.truncate_dim is None else self._collection.stored_dim()
+        return matrix.dim if dim is None else dim
+
     def _pages_of(self, doc_ids: Sequence[str]) -> Iterator[tuple[list[StoredText], VectorLookup]]:
         for start in range(0, len(doc_ids), PAGE):
             with self._store.reading():
@@ -271,28 +286,3 @@ class ExactIndex:
                 doc_id=doc_id,
             )
         return text
-
-
-def _as_stored(record: IndexRecord) -> StoredText:
-    text = record.document or ""
-    key = content_hash(text) if record.content_hash is None else bytes.fromhex(record.content_hash)
-    return StoredText(record.doc_id, key, _as_json(record.metadata), without_surrogates(text))
-
-
-def _patched(text: StoredText, patch: MetadataPatch) -> StoredText:
-    merged = {**_metadata(text), **patch}
-    metadata = {key: value for key, value in merged.items() if value is not None}
-    return replace(text, metadata=_as_json(metadata))
-
-
-def _record(text: StoredText, vector: Vectors | None) -> IndexRecord:
-    return IndexRecord(text.doc_id, text.text, text.content_hash.hex(), _metadata(text), vector)
-
-
-def _metadata(text: StoredText) -> Metadata:
-    metadata: Metadata = json.loads(text.metadata)
-    return metadata
-
-
-def _as_json(metadata: Metadata) -> str:
-    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))

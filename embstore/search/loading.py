@@ -12,11 +12,14 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
+from embstore.codec import Vectors
 from embstore.errors import DamagedStoreError, SearchIndexError
 from embstore.identity import ModelIdentity
+from embstore.inputs import check_truncation
 from embstore.search.matrix import DocumentMatrix
 from embstore.stores.base import Store, VectorLookup
 from embstore.stores.texts import StoredCollection, StoredText
+from embstore.truncation import truncated
 
 PAGE = 1024  # documents
 _ATTEMPTS = 3  # to find a collection as it was read a moment before
@@ -61,10 +64,13 @@ class LoadedCollection:
     name : str
     identity : ModelIdentity
         The model that it is of as long as it has no texts.
+    truncate_dim : int, optional
+        How many leading values of each vector the matrix has; by default all.
     """
 
-    def __init__(self, store: Store, name: str, identity: ModelIdentity) -> None:
+    def __init__(self, store: Store, name: str, identity: ModelIdentity, truncate_dim: int | None = None) -> None:
         self.identity = identity
+        self.truncate_dim = truncate_dim
         self._store = store
         self._name = name
         self._loaded = Loaded()
@@ -128,6 +134,21 @@ class LoadedCollection:
                 return there.found
             doc_ids = [text.doc_id for text in texts]
             return there.found & self._store.recorded(model, self._name, doc_ids, keys, there.vector_ids)
+
+    def stored_dim(self) -> int | None:
+        """Tell how many values the stored vectors of the model have; None where there are none."""
+        model = self._store.find_model(self.current().identity)
+        return None if model is None else model.dim
+
+    def check_dim(self, dim: int) -> None:
+        """Raise DimensionError where vectors have fewer values than they are to be truncated to."""
+        if self.truncate_dim is not None:
+            check_truncation(self.truncate_dim, dim, self.identity.model_name, "truncate_dim")
+
+    def cut(self, vectors: Vectors) -> Vectors:
+        """Give as many values of vectors (n, dim) as the matrix has; their lengths mean nothing."""
+        self.check_dim(vectors.shape[1])
+        return vectors if self.truncate_dim is None else truncated(vectors, self.truncate_dim)
 
     @contextmanager
     def matrix(self) -> Iterator[DocumentMatrix]:
@@ -221,14 +242,15 @@ class LoadedCollection:
             lost += [text.doc_id for text in compress(page.values(), ~there.found)]
             if not texts:
                 continue
-            if there.vectors.shape[1] != vectors.shape[1]:  # at first, and where the model became another meanwhile
-                vectors = np.zeros((len(text_ids), there.vectors.shape[1]), dtype=np.float32)
-            vectors[len(ids) : len(ids) + len(texts)] = there.vectors[there.found]
+            rows = self.cut(there.vectors[there.found])
+            if rows.shape[1] != vectors.shape[1]:  # at first, and where the model became another meanwhile
+                vectors = np.zeros((len(text_ids), rows.shape[1]), dtype=np.float32)
+            vectors[len(ids) : len(ids) + len(texts)] = rows
             ids += compress(page, there.found)
             doc_ids += [text.doc_id for text in texts]
             metadata_texts += [text.metadata for text in texts]
-        rows = vectors[: len(ids)]
-        return DocumentMatrix.of(np.array(ids, dtype=np.int64), doc_ids, metadata_texts, rows), lost
+        text_ids = np.array(ids, dtype=np.int64)
+        return DocumentMatrix.of(text_ids, doc_ids, metadata_texts, vectors[: len(ids)]), lost
 
 
 def _pages(text_ids: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:

@@ -6,20 +6,22 @@ import numpy as np
 
 from embstore.canary import check_same_model
 from embstore.codec import Vectors, as_vectors
-from embstore.encoders import NamedEncoder
 from embstore.errors import ModelChangedError
 from embstore.identity import content_hash
-from embstore.search.base import IndexRecord, VectorIndex
+from embstore.search.base import IndexRecord, VectorIndex, VectorSource
 
 
-def check_model(index: VectorIndex, encoder: NamedEncoder, canary: Vectors) -> None:
+def check_model(index: VectorIndex, source: VectorSource, canary: Vectors) -> None:
     """Compare the canary of a live model with the one that an index notes, or, where it notes none, one of its texts.
 
     An index that notes none, or that of a model of which it has nothing, notes this one.
 
     Parameters
     ----------
+    source : VectorSource
+        Asked for the vector of one of the texts where no canary is noted.
     canary : ndarray of shape (dim,), float32
+        The model's, whole also where the index holds truncated vectors.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def check_model(index: VectorIndex, encoder: NamedEncoder, canary: Vectors) -> N
             if index.is_filled():
                 raise
     elif record := _telling_record(index):
-        (encoded,) = encoder.encode([record.document or ""], role="document", batch_size=1)
+        encoded = source.encode(record.document or "")
         # An index may have scaled what it was given.
         check_same_model(index.identity, _unit(record.vector), _unit(encoded), filled=filled, cure=cure)
     index.note_canary(canary)

@@ -6,11 +6,13 @@ import os
 import threading
 import weakref
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder
 from embstore.errors import SearchIndexError, StoreClosedError
+from embstore.identity import ModelIdentity
+from embstore.inputs import check_count
 from embstore.search.base import VectorIndex, VectorSource
 from embstore.search.chroma import ChromaIndex
 from embstore.search.collection import import_chromadb
@@ -25,8 +27,9 @@ from embstore.search.lock import LibraryHandle
 from embstore.search.model_check import check_model
 from embstore.search.opening import mend_index, open_index, open_library
 from embstore.search.sources import DirectSource, named_encoder
+from embstore.search.truncating import TruncatingSource, check_truncate_dim
 from embstore.stores import open_store
-from embstore.stores.base import Store
+from embstore.stores.base import Store, StoredModel
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -53,13 +56,15 @@ class OpenEngine:
         client: ClientAPI | None = None,
         collection_name: str = DEFAULT_COLLECTION,
         index: IndexKind = "chroma",
+        truncate_dim: int | None = None,
         check_canary: bool = True,
     ) -> None:
         encoder = named_encoder(model, model_name)
-        identity = encoder.identity("document")
+        encoder.identity("document")  # a model that says none is refused before anything is created
         check_collection_name(collection_name)
         self._folder = check_folder(path)
         check_index(index, client)
+        self._truncate_dim = None if truncate_dim is None else check_count(truncate_dim, "truncate_dim")
         if index == "chroma":
             import_chromadb()
         self._library: LibraryHandle | None = None
@@ -69,21 +74,49 @@ class OpenEngine:
         place = id(client) if client is not None else os.path.realpath(self._folder)
         # By process too: a lock that another thread held at a fork stays locked in the child.
         self._writer = _writers.setdefault((os.getpid(), place, index, collection_name), threading.RLock())
+        self._index: VectorIndex
+        self._source: VectorSource
         with ExitStack() as opened:
-            self._index: VectorIndex
             if index == "exact":
-                self._index = ExactIndex(self._open_store(opened), collection_name, identity)
-            elif client is None:
-                self._library = open_library(self._folder)
-                opened.callback(self._library.close)
-                self._index = open_index(self._library, collection_name, identity)
+                self._open_exact(encoder, collection_name, opened)
             else:
-                self._index = ChromaIndex(client, collection_name, identity)
-            self._source = self._open_source(encoder, collection_name, opened)
-            if self._library is not None and isinstance(self._index, ChromaIndex):
-                with self._writer:
-                    mend_index(self._library, self._index, self._source)
+                self._open_chroma(encoder, collection_name, client, opened)
             self._resources = opened.pop_all()
+
+    def _open_exact(self, encoder: NamedEncoder, collection_name: str, opened: ExitStack) -> None:
+        """Open an index of whole vectors, which cuts them as it reads them: what it is given, it stores."""
+        self._check_dim(encoder)
+        store, identity = self._open_store(opened), encoder.identity("document")
+        self._index = ExactIndex(store, collection_name, identity, self._truncate_dim)
+        self._source = self._open_source(encoder, collection_name, opened)
+
+    def _open_chroma(
+        self, encoder: NamedEncoder, collection_name: str, client: ClientAPI | None, opened: ExitStack
+    ) -> None:
+        """Open an index of vectors that are cut before it is given them."""
+        identity, truncate_dim = encoder.identity("document"), self._truncate_dim
+        self._check_dim(encoder)
+        if client is None:
+            self._library = open_library(self._folder)
+            opened.callback(self._library.close)
+        source = self._open_source(encoder, collection_name, opened)
+        self._check_dim(encoder, self._stored_model(identity))
+        self._source = source if truncate_dim is None else TruncatingSource(source, truncate_dim)
+        if self._library is None:
+            self._index = ChromaIndex(cast("ClientAPI", client), collection_name, identity, truncate_dim=truncate_dim)
+            return
+        self._index = index = open_index(self._library, collection_name, identity, truncate_dim)
+        with self._writer:
+            mend_index(self._library, index, self._source)
+
+    def _check_dim(self, encoder: NamedEncoder, stored: StoredModel | None = None) -> None:
+        """Raise DimensionError where it is known that a model's vectors have too few values for `truncate_dim`."""
+        if self._truncate_dim is not None:
+            check_truncate_dim(self._truncate_dim, encoder, encoder.dim if stored is None else stored.dim)
+
+    def _stored_model(self, identity: ModelIdentity) -> StoredModel | None:
+        """Give what is stored of the model, where vectors are kept."""
+        return None
 
     def _open_store(self, opened: ExitStack) -> Store:
         """Open the file that an exact index is in."""
@@ -150,7 +183,10 @@ class OpenEngine:
         """
         index = self._matching_index()
         if self._canary is None:
-            self._canary = self._source.canary()
+            canary = self._source.canary()
+            if canary is not None and self._truncate_dim is not None:
+                check_truncate_dim(self._truncate_dim, self._source.encoder, canary.size)
+            self._canary = canary
         if self._canary is not None:
-            check_model(index, self._source.encoder, self._canary)
+            check_model(index, self._source, self._canary)
         return index

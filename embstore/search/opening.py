@@ -18,7 +18,9 @@ def open_library(folder: Path) -> LibraryHandle:
     return LibraryHandle(folder, open_client, set_aside_failed)
 
 
-def open_index(library: LibraryHandle, collection_name: str, identity: ModelIdentity) -> ChromaIndex:
+def open_index(
+    library: LibraryHandle, collection_name: str, identity: ModelIdentity, truncate_dim: int | None = None
+) -> ChromaIndex:
     """Open a collection whose documents can be read; `mend_index` is to follow.
 
     Raises
@@ -28,7 +30,7 @@ def open_index(library: LibraryHandle, collection_name: str, identity: ModelIden
     SearchIndexError
         Chroma cannot read it, and what keeps it from it cannot be removed.
     """
-    index = ChromaIndex(library.client, collection_name, identity, library)
+    index = ChromaIndex(library.client, collection_name, identity, library, truncate_dim)
     if library.is_suspect(collection_name):
         return index
     try:
@@ -38,7 +40,7 @@ def open_index(library: LibraryHandle, collection_name: str, identity: ModelIden
             library.check(set_aside_failed)
         except LibraryLockedError as error:
             raise SearchIndexError(f"{failure}; {error}") from failure
-        index = ChromaIndex(library.client, collection_name, identity, library)
+        index = ChromaIndex(library.client, collection_name, identity, library, truncate_dim)
     return index
 
 

@@ -31,10 +31,10 @@ from embstore.search.beside import (
 )
 from embstore.search.collection import (
     SPACE,
+    are_alike,
     find_collection,
     get_collection,
     import_chromadb,
-    noted_identity,
     record_pages,
 )
 from embstore.search.reach import unreachable_ids
@@ -117,7 +117,7 @@ def finish_swap(client: ClientAPI, name: str) -> None:
     if rebuilt is None:
         return
     old = find_collection(client, name)
-    if old is not None and noted_identity(old) != noted_identity(rebuilt):
+    if old is not None and not are_alike(old, rebuilt):
         return  # somebody has made it meanwhile
     if old is not None:
         _remove_old(client, old, n_lost=len(ids_of(old) - ids_of(rebuilt)))
@@ -217,7 +217,7 @@ def _pages(old: Collection, aside: Collection | None) -> Iterator[tuple[Collecti
     for page in record_pages(old, COPIED):
         seen.update(page["ids"])
         yield old, page
-    if aside is not None and noted_identity(aside) == noted_identity(old):
+    if aside is not None and are_alike(aside, old):
         for page in record_pages(aside, COPIED):
             yield aside, rows_of(page, [row for row, doc_id in enumerate(page["ids"]) if doc_id not in seen])
 

@@ -26,9 +26,9 @@ from embstore.search.beside import (
 )
 from embstore.search.collection import (
     PAGE,
+    are_alike,
     get_collection,
     import_chromadb,
-    noted_identity,
     other_metadata,
     record_pages,
     write_slices,
@@ -104,7 +104,7 @@ def finish_replacing(client: ClientAPI, name: str, source: VectorSource | None =
     collection = get_collection(client, name)
     there, lost = ids_of(collection), list[str]()
     # Of a collection that was deleted and made again meanwhile nobody knows whether these belong to it.
-    is_same = noted_identity(aside) == noted_identity(collection)
+    is_same = are_alike(aside, collection)
     for page in record_pages(aside, COPIED):
         page = rows_of(page, [row for row, doc_id in enumerate(page["ids"]) if doc_id not in there])
         vectors = vectors_of(aside, page, source)[0] if is_same else {}

@@ -12,7 +12,7 @@ from embstore.canary import encode_canary
 from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import UnknownModelError
-from embstore.identity import check_model_name
+from embstore.identity import Role, check_model_name
 
 if TYPE_CHECKING:
     from embstore.cache import EmbeddingCache
@@ -74,10 +74,13 @@ class DirectSource:
         """Encode one text."""
         return self.encoder.encode([text], role="document", batch_size=1)
 
+    def encode(self, text: str) -> Vectors:
+        """Encode one text."""
+        return _encode(self.encoder, text, "document")
+
     def query(self, text: str) -> Vectors:
         """Encode one query."""
-        vector: Vectors = self.encoder.encode([text], role="query", batch_size=1)[0]
-        return vector
+        return _encode(self.encoder, text, "query")
 
     def rename_model(self, old: str, new: str) -> None:
         """Call the model by another name."""
@@ -131,6 +134,10 @@ class CachedSource:
         self.cache.put_many([doc_id], [text], vectors, model=self.encoder, collection=self._collection)
         return vectors
 
+    def encode(self, text: str) -> Vectors:
+        """Encode one text, whatever the cache has."""
+        return _encode(self.encoder, text, "document")
+
     def query(self, text: str) -> Vectors:
         """Look a query up, encode and store it where it is missing."""
         return self.cache.embed_query(text, self.encoder)
@@ -143,3 +150,8 @@ class CachedSource:
             if self.encoder.model_name != old:
                 raise
         self.encoder = as_encoder(self.encoder, new)
+
+
+def _encode(encoder: NamedEncoder, text: str, role: Role) -> Vectors:
+    vector: Vectors = encoder.encode([text], role=role, batch_size=1)[0]
+    return vector

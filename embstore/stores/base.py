@@ -215,9 +215,12 @@ class Store(Protocol):
         """Point distinct doc_ids at contents whose vectors are stored."""
 
     def matrix(
-        self, model: StoredModel, *, collection: str | None, doc_ids: Sequence[str] | None
+        self, model: StoredModel, *, collection: str | None, doc_ids: Sequence[str] | None, dim: int | None = None
     ) -> tuple[list[str], Vectors]:
-        """Read the vectors of documents, in one state of the store: as asked for, else in the order stored."""
+        """Read the vectors of documents, in one state of the store: as asked for, else in the order stored.
+
+        With `dim`, no more than those of the model, they are truncated to that, and never in memory as a whole.
+        """
 
     def pages(
         self, model: StoredModel, *, collection: str | None, batch_rows: int

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore.codec import (
+    VECTOR_DTYPE,
     Vectors,
     Words,
     content_sums,
@@ -20,6 +21,9 @@ from embstore.codec import (
 from embstore.errors import DamagedStoreError, InvalidInputError, UnknownDocumentError
 from embstore.stores.base import StoredModel
 from embstore.stores.tables import documents, vectors
+from embstore.truncation import truncated
+
+_ROWS_TRUNCATED_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,24 @@ def gather(distinct: Vectors, row_of: npt.NDArray[np.intp]) -> Vectors:
     """Give each document its vector; without a copy where they are in order already."""
     in_order = len(distinct) == len(row_of) and bool((np.diff(row_of) > 0).all())
     return distinct if in_order else distinct[row_of]
+
+
+def read_truncated(connection: Connection, model: StoredModel, listing: Listing, dim: int) -> Vectors:
+    """Read the vectors of n listed documents, check them whole, and keep their leading values: see `truncated`.
+
+    Besides the result, (n, dim), a bounded number of whole vectors is in memory.
+
+    Raises
+    ------
+    DamagedStoreError
+        As `read_distinct`; it names documents of the rows that were read together.
+    """
+    shorter = np.empty((len(listing.doc_ids), dim), dtype=VECTOR_DTYPE)
+    for start in range(0, len(shorter), _ROWS_TRUNCATED_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_TRUNCATED_AT_ONCE, len(shorter)))
+        whole = gather(*read_distinct(connection, model, listing.take(rows)))
+        shorter[start : start + len(rows)] = truncated(whole, dim)
+    return shorter
 
 
 def _content_sums(model: StoredModel, listing: Listing) -> Words:

@@ -235,7 +235,7 @@ class SQLiteStore:
     # --- reading in bulk --------------------------------------------------------------------
 
     def matrix(
-        self, model: StoredModel, *, collection: str | None, doc_ids: Sequence[str] | None
+        self, model: StoredModel, *, collection: str | None, doc_ids: Sequence[str] | None, dim: int | None = None
     ) -> tuple[list[str], Vectors]:
         """See `Store.matrix`."""
         with self._database.reading() as connection:
@@ -243,6 +243,8 @@ class SQLiteStore:
                 listing = bulk.list_all(connection, model, collection)
             else:
                 listing = bulk.list_some(connection, model, collection, doc_ids)
+            if dim is not None:
+                return listing.doc_ids, bulk.read_truncated(connection, model, listing, dim)
             return listing.doc_ids, bulk.gather(*bulk.read_distinct(connection, model, listing))
 
     def pages(

@@ -1,0 +1,41 @@
+"""Documents as an exact index keeps them, and back: metadata are JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from embstore.codec import Vectors
+from embstore.encoders import without_surrogates
+from embstore.identity import content_hash
+from embstore.search.base import IndexRecord, Metadata, MetadataPatch
+from embstore.stores.texts import StoredText
+
+
+def stored_text(record: IndexRecord) -> StoredText:
+    """Give what is stored of a record besides its vector."""
+    text = record.document or ""
+    key = content_hash(text) if record.content_hash is None else bytes.fromhex(record.content_hash)
+    return StoredText(record.doc_id, key, _as_json(record.metadata), without_surrogates(text))
+
+
+def patched(text: StoredText, patch: MetadataPatch) -> StoredText:
+    """Set and remove keys of the metadata."""
+    merged = {**metadata_of(text), **patch}
+    metadata = {key: value for key, value in merged.items() if value is not None}
+    return replace(text, metadata=_as_json(metadata))
+
+
+def record_of(text: StoredText, vector: Vectors | None) -> IndexRecord:
+    """Make a record of what is stored and its vector (dim,)."""
+    return IndexRecord(text.doc_id, text.text, text.content_hash.hex(), metadata_of(text), vector)
+
+
+def metadata_of(text: StoredText) -> Metadata:
+    """Read the metadata."""
+    metadata: Metadata = json.loads(text.metadata)
+    return metadata
+
+
+def _as_json(metadata: Metadata) -> str:
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
