@@ -12,7 +12,7 @@ from embstore.canary import encode_canary
 from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import UnknownModelError
-from embstore.identity import check_model_name
+from embstore.identity import check_model_name, content_hash
 
 if TYPE_CHECKING:
     from embstore.cache import EmbeddingCache
@@ -129,7 +129,8 @@ class CachedSource:
         """Encode one text and store its vector in place of any there."""
         vectors = self.encoder.encode([text], role="document", batch_size=1)
         self.cache.put_many([doc_id], [text], vectors, model=self.encoder, collection=self._collection)
-        return vectors
+        found, stored = self.cache.stored_vectors([content_hash(text)], self.encoder)  # as it will be found
+        return stored if found.all() else vectors
 
     def query(self, text: str) -> Vectors:
         """Look a query up, encode and store it where it is missing."""

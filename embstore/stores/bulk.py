@@ -120,7 +120,7 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
         A row is not what was written; the message names its doc_id.
     """
     vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
-    rows = vectors.read(connection, vector_ids, model.dim)
+    rows = vectors.read(connection, vector_ids, model)
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
     sound &= _pointers_sound(model, listing, rows.content_hashes[row_of])
     if not sound.all():

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import HASH_BYTES, VECTOR_DTYPE, ContentHashes, Vectors, vector_checksums, vectors_to_blobs
+from embstore.codec import (
+    HASH_BYTES,
+    ContentHashes,
+    StoredValues,
+    Vectors,
+    as_vectors,
+    vector_checksums,
+    vectors_to_blobs,
+)
+from embstore.formats import STORED_DTYPES, as_stored, rounded
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import KEYS_AT_ONCE, SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, places
@@ -88,7 +97,8 @@ class Rows:
 
     Attributes
     ----------
-    vectors : ndarray of shape (n, dim), float32
+    values : ndarray of shape (n, dim), float32 or float16
+        In the format of the model.
     present : ndarray of shape (n,), bool
         There is such a row, and it could be read.
     content_hashes : ndarray of shape (n, 32), uint8
@@ -96,26 +106,31 @@ class Rows:
     standalone : ndarray of shape (n,), uint64
     """
 
-    vectors: Vectors
+    values: StoredValues
     present: npt.NDArray[np.bool_]
     content_hashes: npt.NDArray[np.uint8]
     checksums: npt.NDArray[np.int64]
     standalone: npt.NDArray[np.uint64]
 
     @classmethod
-    def empty(cls, n: int, dim: int) -> Rows:
+    def empty(cls, n: int, model: StoredModel) -> Rows:
         """Make room for n rows."""
         return cls(
-            vectors=np.zeros((n, dim), dtype=VECTOR_DTYPE),
+            values=np.zeros((n, model.dim), dtype=STORED_DTYPES[model.dtype]),
             present=np.zeros(n, dtype=np.bool_),
             content_hashes=np.zeros((n, HASH_BYTES), dtype=np.uint8),
             checksums=np.zeros(n, dtype=np.int64),
             standalone=np.zeros(n, dtype=np.uint64),
         )
 
+    @property
+    def vectors(self) -> Vectors:
+        """The values as float32: (n, dim)."""
+        return as_vectors(self.values)
+
     def sound(self, model_id: int, content_hashes: ContentHashes) -> npt.NDArray[np.bool_]:
         """Tell which rows are what was written for these contents: (n,) bool."""
-        expected = vector_checksums(model_id, content_hashes, self.standalone, self.vectors)
+        expected = vector_checksums(model_id, content_hashes, self.standalone, self.values)
         sound: npt.NDArray[np.bool_] = self.present & (self.checksums == np.array(expected, dtype=np.int64))
         return sound
 
@@ -137,7 +152,10 @@ def find_ids(connection: Connection, model_id: int, content_hashes: Sequence[byt
 
 
 def read(
-    connection: Connection, vector_ids: npt.NDArray[np.int64], dim: int, targets: npt.NDArray[np.intp] | None = None
+    connection: Connection,
+    vector_ids: npt.NDArray[np.int64],
+    model: StoredModel,
+    targets: npt.NDArray[np.intp] | None = None,
 ) -> Rows:
     """Read rows in the order in which the file holds them.
 
@@ -145,11 +163,11 @@ def read(
     ----------
     vector_ids : ndarray of shape (n,), int64
         Distinct and ascending.
-    dim : int
+    model : StoredModel
     targets : ndarray of shape (n,), int, optional
         The place of each row in the result, a permutation; by default that of its id.
     """
-    rows = Rows.empty(len(vector_ids), dim)
+    rows = Rows.empty(len(vector_ids), model)
     if targets is None:
         targets = np.arange(len(vector_ids))
     for start in range(0, len(vector_ids), KEYS_AT_ONCE):
@@ -172,11 +190,11 @@ def _read_into(
             raise ValueError("rows that were not asked for")
         at = targets[rank]
         hash_matrix = _as_matrix(content_hashes, np.dtype(np.uint8))
-        vectors = _as_matrix(blobs, VECTOR_DTYPE)
+        values = _as_matrix(blobs, rows.values.dtype)
         rows.checksums[at] = np.array(checksums, dtype=np.int64)
         rows.standalone[at] = np.array(standalone, dtype=np.uint64)
         rows.content_hashes[at] = hash_matrix
-        rows.vectors[at] = vectors
+        rows.values[at] = values
         rows.present[at] = True
     except (DatabaseError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, DatabaseError) and not is_damage(error):
@@ -206,7 +224,7 @@ def look_up(connection: Connection, model: StoredModel, content_hashes: Sequence
     vector_ids = np.fromiter((id_of.get(key, 0) for key in content_hashes), dtype=np.int64, count=len(content_hashes))
     stored = np.flatnonzero(vector_ids)
     order = np.argsort(vector_ids[stored])
-    rows = read(connection, vector_ids[stored][order], model.dim, targets=order)
+    rows = read(connection, vector_ids[stored][order], model, targets=order)
     sound = rows.sound(model.model_id, [content_hashes[i] for i in stored.tolist()])
     if len(stored) == len(content_hashes):
         return VectorLookup(rows.vectors, sound, ~sound, rows.standalone == 1, vector_ids)
@@ -237,7 +255,7 @@ def replace(
     flags = there.standalone | standalone
     connection.executemany(UPSERT, _rows(model, content_hashes, vectors, flags))
     is_new = there.vector_ids == 0
-    is_as_it_was = there.found & (there.vectors == vectors).all(axis=1)
+    is_as_it_was = there.found & (there.vectors == rounded(vectors, model.dtype)).all(axis=1)
     return int(np.count_nonzero(is_new)), int(np.count_nonzero(~is_new & ~is_as_it_was))
 
 
@@ -253,9 +271,10 @@ def mark_standalone(connection: Connection, model: StoredModel, content_hashes: 
 def _rows(
     model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, standalone: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[int, bytes, int, int, int, bytes]]:
-    """Give the rows to be written, checksums included."""
-    checksums = vector_checksums(model.model_id, content_hashes, standalone, vectors)
-    blobs = vectors_to_blobs(vectors)
+    """Give the rows to be written, checksums included; OutOfRangeError where the model's format has no such value."""
+    values = as_stored(vectors, model.dtype)
+    checksums = vector_checksums(model.model_id, content_hashes, standalone, values)
+    blobs = vectors_to_blobs(values)
     return zip(
         repeat(model.model_id),
         content_hashes,
