@@ -74,10 +74,12 @@ def find_by_name(connection: Connection, model_name: str | None) -> list[StoredM
 
 def find_variant(connection: Connection, identity: ModelIdentity, preferred: Dtype) -> StoredModel | None:
     """Read the model of an identity in the format that it says or, where it says none, in whichever is stored."""
-    named: list[Dtype] = [identity.dtype]
-    asked = named if identity.dtype != "float32" else sorted(DTYPES, key=lambda dtype: dtype != preferred)
-    found = (find(connection, identity.stored_as(dtype)) for dtype in asked)
-    return next((model for model in found if model is not None), None)
+    asked: tuple[Dtype, ...] = DTYPES if identity.dtype == "float32" else ("float16",)
+    for dtype in sorted(asked, key=lambda dtype: dtype != preferred):
+        model = find(connection, identity.stored_as(dtype))
+        if model is not None:
+            return model
+    return None
 
 
 def dtype_now(connection: Connection, model: StoredModel) -> Dtype:
