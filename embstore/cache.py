@@ -18,7 +18,6 @@ from embstore.inputs import (
     check_doc_ids,
     check_same_length,
     check_texts,
-    content_of_each,
     hash_texts,
 )
 from embstore.putting import PutEmbeddings
@@ -213,7 +212,7 @@ class EmbeddingCache(PutEmbeddings):
             as_encoder(model, model_name),
             role=check_role(role),
             collection=check_collection(collection),
-            content_of=content_of_each(doc_ids, content_hashes),
+            doc_ids=doc_ids,
         )
         return filling.fill(texts, content_hashes, batch_size=check_count(batch_size, "batch_size"), progress=progress)
 

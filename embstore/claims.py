@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from embstore.identity import ModelIdentity
 
-Claim = tuple[int, str, ModelIdentity, bytes]
-"""Process, file, model, content. The process: what another thread claimed before a fork is nobody's in the child."""
+Place = tuple[int, str, ModelIdentity]
+"""Process, file, model. The process: what another thread claimed before a fork is nobody's in the child."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Claimed:
             other.wait()
 
 
-_owners: dict[Claim, _Owner] = {}
+_owners: dict[Place, dict[bytes, _Owner]] = {}  # by content hash
 _lock = threading.Lock()
 _n_released = 0
 
@@ -70,7 +70,8 @@ def claim(store: str, identity: ModelIdentity, keys: Sequence[bytes]) -> Iterato
     where = (os.getpid(), os.path.realpath(store), identity)
     me = _Owner(threading.get_ident())
     with _lock:
-        owners = [_owners.setdefault((*where, key), me) for key in keys]
+        claimed = _owners.setdefault(where, {})
+        owners = [claimed.setdefault(key, me) for key in keys]
     # What this thread has claimed already: an encoder that asks the cache itself must not wait for itself.
     mine = [i for i, owner in enumerate(owners) if owner.thread == me.thread]
     others = {id(owner): owner.done for owner in owners if owner.thread != me.thread}
@@ -80,7 +81,9 @@ def claim(store: str, identity: ModelIdentity, keys: Sequence[bytes]) -> Iterato
         with _lock:
             for key, owner in zip(keys, owners, strict=True):
                 if owner is me:
-                    del _owners[(*where, key)]
+                    del claimed[key]
+            if not claimed and _owners.get(where) is claimed:
+                del _owners[where]
             _n_released += bool(mine)
         me.done.set()
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 StoredValues = npt.NDArray[np.float32] | npt.NDArray[np.float16]  # vectors in the format of the file
 Words = npt.NDArray[np.uint64]
+Checksums = npt.NDArray[np.int64]
 ContentHashes = Sequence[bytes] | npt.NDArray[np.uint8]  # n of 32 bytes, or (n, 32)
 
 VECTOR_DTYPE = np.dtype("<f4")
@@ -32,7 +33,7 @@ HASH_BYTES = 32
 HASH_WORDS = HASH_BYTES // 8
 _MIX = 0x9E3779B97F4A7C15
 _ROWS_AT_ONCE = 512  # mixed rows of this many stay in the processor's cache
-_SHORT_BYTES = 64  # ids up to this long are summed as one matrix, longer ones one by one
+_SHORT_BYTES = 64  # texts up to this long are summed as one matrix, longer ones one by one
 
 # Places of the weights. Each kind of word has a range of its own, so that no two kinds share a weight.
 _MODEL, _DIM, _STANDALONE, _DOC_ID_LENGTH, _COLLECTION_LENGTH = range(5)
@@ -75,6 +76,9 @@ def _sum_number(number: int, place: int) -> int:
     return (mixed ^ (mixed >> 32)) * int(_weights(place, 1)[0]) % 2**64
 
 
+_STANDALONE_SUM = np.uint64(_sum_number(1, _STANDALONE))
+
+
 def as_vectors(values: npt.ArrayLike) -> Vectors:
     """Give values as a C-contiguous float32 array in the byte order of the file."""
     return np.ascontiguousarray(values, dtype=VECTOR_DTYPE)
@@ -112,9 +116,9 @@ def finite_vectors(values: Any, n: int) -> Vectors:
         raise ValueError(f"an array of shape {matrix.shape}")
     with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
         vectors = as_vectors(matrix)
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.isfinite(vectors)
     if not finite.all():
-        raise ValueError(f"NaN or infinite values in row {int(np.argmin(finite))}")
+        raise ValueError(f"NaN or infinite values in row {int(np.argmin(finite.all(axis=1)))}")
     return vectors
 
 
@@ -151,7 +155,7 @@ def vector_checksums(
     content_hashes: ContentHashes,
     standalone: npt.ArrayLike,
     vectors: StoredValues,
-) -> list[int]:
+) -> Checksums:
     """Checksum rows of the table vectors.
 
     Parameters
@@ -165,24 +169,17 @@ def vector_checksums(
 
     Returns
     -------
-    list of n ints
-        Signed 64-bit integers, as SQLite stores them.
+    ndarray of shape (n,), int64
+        Signed, as SQLite stores them.
     """
-    n, dim = vectors.shape
-    words = _little_endian(vectors)
-    n_spare = -dim % (WORD.itemsize // words.itemsize)
-    if n_spare:  # the values do not fill the last word
-        words = np.concatenate([words, np.zeros((n, n_spare), dtype=words.dtype)], axis=1)
-    sums = _sums(words.view(WORD), _VECTOR)
-    sums += _hash_sums(content_hashes)
-    sums += np.uint64((_sum_number(model_id, _MODEL) + _sum_number(dim, _DIM)) % 2**64)
-    sums += np.asarray(standalone, dtype=np.uint64) * np.uint64(_sum_number(1, _STANDALONE))
-    return _signed(sums)
+    sums = _vector_sums(model_id, vectors) + content_sums(content_hashes)
+    sums += np.asarray(standalone, dtype=np.uint64) * _STANDALONE_SUM
+    return sums.view(np.int64)
 
 
 def document_checksums(
     model_id: int, collection: str, doc_ids: Sequence[str], content_hashes: ContentHashes
-) -> list[int]:
+) -> Checksums:
     """Checksum rows of the table documents: who, where, and the content that is pointed to.
 
     Parameters
@@ -194,14 +191,32 @@ def document_checksums(
 
     Returns
     -------
-    list of n ints
-        Signed 64-bit integers.
+    ndarray of shape (n,), int64
     """
-    sums = _text_sums(doc_ids, _DOC_ID, _DOC_ID_LENGTH)
-    sums += _text_sums([collection], _COLLECTION, _COLLECTION_LENGTH)[0]
-    sums += _hash_sums(content_hashes)
-    sums += np.uint64(_sum_number(model_id, _MODEL))
-    return _signed(sums)
+    return (_document_sums(model_id, collection, doc_ids) + content_sums(content_hashes)).view(np.int64)
+
+
+def content_sums(content_hashes: ContentHashes) -> Words:
+    """Give the part of a row's checksum that its content hash makes up: (n,)."""
+    data = content_hashes.tobytes() if isinstance(content_hashes, np.ndarray) else b"".join(content_hashes)
+    return _sums(np.frombuffer(data, dtype=WORD).reshape(-1, HASH_WORDS), _HASH)
+
+
+def content_sums_of_vectors(model_id: int, checksums: Checksums, vectors: StoredValues) -> Words:
+    """Give what the content hashes make up of the checksums of vectors, all else taken out: (n,)."""
+    return checksums.view(np.uint64) - _vector_sums(model_id, vectors)
+
+
+def content_sums_of_documents(model_id: int, collection: str, doc_ids: Sequence[str], checksums: Checksums) -> Words:
+    """Give what the content hashes make up of the checksums of documents, all else taken out: (n,)."""
+    return checksums.view(np.uint64) - _document_sums(model_id, collection, doc_ids)
+
+
+def is_content(of_vectors: Words, content_sums_: Words) -> npt.NDArray[np.bool_]:
+    """Tell which vectors are what was written for contents, cached without an id or not: (n,)."""
+    differences = of_vectors - content_sums_
+    is_same: npt.NDArray[np.bool_] = (differences == 0) | (differences == _STANDALONE_SUM)
+    return is_same
 
 
 def model_checksum(model_id: int, fields: Sequence[str | int], canary: bytes | None) -> int:
@@ -257,23 +272,33 @@ def _little_endian(values: StoredValues) -> npt.NDArray[Any]:
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
 
 
-def _hash_sums(content_hashes: ContentHashes) -> Words:
-    data = content_hashes.tobytes() if isinstance(content_hashes, np.ndarray) else b"".join(content_hashes)
-    return _sums(np.frombuffer(data, dtype=WORD).reshape(-1, HASH_WORDS), _HASH)
+def _vector_sums(model_id: int, vectors: StoredValues) -> Words:
+    n, dim = vectors.shape
+    words = _little_endian(vectors)
+    n_spare = -dim % (WORD.itemsize // words.itemsize)
+    if n_spare:  # the values do not fill the last word
+        words = np.concatenate([words, np.zeros((n, n_spare), dtype=words.dtype)], axis=1)
+    sums = _sums(words.view(WORD), _VECTOR)
+    sums += np.uint64((_sum_number(model_id, _MODEL) + _sum_number(dim, _DIM)) % 2**64)
+    return sums
+
+
+def _document_sums(model_id: int, collection: str, doc_ids: Sequence[str]) -> Words:
+    sums = _text_sums(doc_ids, _DOC_ID, _DOC_ID_LENGTH)
+    sums += _text_sums([collection], _COLLECTION, _COLLECTION_LENGTH)[0]
+    sums += np.uint64(_sum_number(model_id, _MODEL))
+    return sums
 
 
 def _text_sums(texts: Sequence[str], place: int, length_place: int) -> Words:
     """Sum UTF-8 texts and their lengths; padding with zero bytes changes no sum, so the length says where they end."""
-    encoded = [text.encode("utf-8") for text in texts]
+    encoded = [text.encode() for text in texts]
     lengths = np.fromiter(map(len, encoded), dtype=np.uint64, count=len(encoded))
-    short = [text if len(text) <= _SHORT_BYTES else b"" for text in encoded]
-    sums = _sums(np.array(short, dtype=f"S{_SHORT_BYTES}").view(WORD).reshape(-1, _SHORT_BYTES // 8), place)
+    longest = int(lengths.max(initial=1))
+    short = encoded if longest <= _SHORT_BYTES else [text if len(text) <= _SHORT_BYTES else b"" for text in encoded]
+    width = -(-min(longest, _SHORT_BYTES) // 8)  # in words
+    sums = _sums(np.array(short, dtype=f"S{8 * width}").view(WORD).reshape(-1, width), place)
     for i in np.flatnonzero(lengths > _SHORT_BYTES):
         padded = encoded[i] + bytes(-len(encoded[i]) % 8)
         sums[i] = _sums(np.frombuffer(padded, dtype=WORD).reshape(1, -1), place)[0]
     return sums + lengths * np.uint64(_weights(length_place, 1)[0])
-
-
-def _signed(sums: Words) -> list[int]:
-    signed: list[int] = sums.view(np.int64).tolist()
-    return signed

@@ -16,7 +16,7 @@ from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
 from embstore.formats import check_range, rounded
 from embstore.identity import ModelIdentity, Role
-from embstore.inputs import check_dim
+from embstore.inputs import check_dim, content_of_each
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
 from embstore.writing import BackgroundWriter
@@ -41,8 +41,8 @@ class Filling:
     role : "document" or "query"
     collection : str
         Where the documents are recorded.
-    content_of : mapping of doc_id to content hash, or None
-        The documents to record; None: texts without an id.
+    doc_ids : sequence of str, or None
+        The documents to record, one a text; None: texts without an id.
     """
 
     def __init__(
@@ -53,14 +53,15 @@ class Filling:
         *,
         role: Role,
         collection: str = "",
-        content_of: Mapping[str, bytes] | None = None,
+        doc_ids: Sequence[str] | None = None,
     ) -> None:
         self.store = store
         self.guard = guard
         self.encoder = encoder
         self.role = role
         self.collection = collection
-        self.content_of = content_of
+        self.doc_ids = doc_ids
+        self.content_of: Mapping[str, bytes] | None = None
         self.identity: ModelIdentity = encoder.identity(role)
         self.canary: Vectors | None = None
 
@@ -81,9 +82,16 @@ class Filling:
 
         Raises
         ------
+        InvalidInputError
+            A doc_id stands with two texts.
         ModelChangedError, EncoderError, DimensionError, ReadOnlyError, StoreError
             Batches before the one that failed are stored, nothing of that one is.
         """
+        vectors = self._as_recorded(content_hashes)
+        if vectors is not None:
+            return FillReport(vectors, 0, len(set(content_hashes)), 0.0)
+        if self.doc_ids is not None:
+            self.content_of = content_of_each(self.doc_ids, content_hashes)
         contents = Contents(texts, content_hashes)
         encoded = np.zeros(len(contents.keys), dtype=np.bool_)
         encode_s = 0.0
@@ -108,6 +116,22 @@ class Filling:
             # The rest is claimed by others, or was forgotten between the two look-ups (tests/test_connection.py::
             # test_a_text_that_is_forgotten_between_two_look_ups_is_encoded_anew).
             claimed.wait_for_others()
+
+    def _as_recorded(self, content_hashes: Sequence[bytes]) -> Vectors | None:
+        """Give the vectors of documents that are all recorded as they are now; None where one is not, or has no id.
+
+        One look at the documents finds them: most calls are for what is there already.
+        """
+        if not self.doc_ids:
+            return None
+        with self.store.reading():
+            model = self.store.find_variant(self.identity)
+            if model is None or (model.canary is None and self.guard.enabled):
+                return None
+            vectors = self.store.read_documents(model, self.collection, self.doc_ids, content_hashes)
+        if vectors is not None:
+            self.guard.check(self.encoder, self.role, self.identity, model, None)
+        return vectors
 
     def _finish(
         self,

@@ -130,7 +130,10 @@ def check_dim(vectors: Vectors, dim: int, name: str) -> None:
 
 def hash_texts(texts: Sequence[str]) -> list[bytes]:
     """Give the content hash of each text; see `embstore.identity.content_hash`."""
-    return [sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    try:
+        return [sha256(text.encode()).digest() for text in texts]
+    except UnicodeEncodeError:  # lone surrogates; naming how to encode them takes longer, for every text
+        return [sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
 
 
 def content_of_each(doc_ids: Sequence[str], content_hashes: Sequence[bytes]) -> dict[str, bytes]:

@@ -46,7 +46,6 @@ DAMAGED_VECTORS: dict[str, Callable[[Path], None]] = {
     "its signs": lambda path: damage(path, "vector", f"x'{(-CountingEncoder().vector('text 3')).tobytes().hex()}'"),
     "its length": lambda path: damage(path, "vector", "substr(vector, 1, 16)"),
     "its checksum": lambda path: damage(path, "checksum", "checksum + 1"),
-    "its mark as standalone": lambda path: damage(path, "standalone", "1"),
 }
 
 
@@ -77,19 +76,30 @@ def test_a_damaged_vector_is_an_error_of_matrix_that_names_the_document(kind: st
         assert cache.matrix("fake", doc_ids=["doc 2"])[0] == ["doc 2"]
 
 
-def test_a_damaged_content_hash_is_recomputed_and_the_old_row_can_be_pruned(
+@pytest.mark.parametrize("column", ["content_hash", "standalone"])
+def test_damage_beside_a_vector_is_told_by_verify_and_hides_no_vector(
+    column: str, filled: Path, encoder: CountingEncoder
+) -> None:
+    damage(filled, column, FLIP.format(column=column) if column == "content_hash" else "1")
+    with EmbeddingCache(filled) as cache:
+        assert "vectors" in {problem.table for problem in cache.verify()}
+        doc_ids, vectors = cache.matrix("fake")
+        assert np.array_equal(vectors, encoder.vectors([doc_id.replace("doc", "text") for doc_id in doc_ids]))
+        assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), encoder.vectors(TEXTS))
+        assert encoder.calls == []
+        cache.invalidate("doc 3")
+        assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), encoder.vectors(TEXTS))
+        assert encoder.calls == [["text 3"]]
+        assert cache.verify() == []
+
+
+def test_a_damaged_content_hash_is_recomputed_where_the_text_is_all_that_is_known(
     filled: Path, encoder: CountingEncoder
 ) -> None:
     damage(filled, "content_hash", FLIP.format(column="content_hash"))
     with EmbeddingCache(filled) as cache:
-        with pytest.raises(DamagedStoreError, match="'doc 3'"):
-            cache.matrix("fake")
-        assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), encoder.vectors(TEXTS))
+        assert np.array_equal(cache.embed(TEXTS, encoder), encoder.vectors(TEXTS))
         assert encoder.calls == [["text 3"]]
-        assert sorted(cache.matrix("fake")[0]) == sorted(IDS)
-        assert cache.verify() != []
-        assert cache.prune().n_vectors == 1
-        assert cache.verify() == []
 
 
 def test_two_swapped_vectors_are_noticed(filled: Path, encoder: CountingEncoder) -> None:
@@ -113,10 +123,14 @@ def test_two_swapped_content_hashes_are_noticed(filled: Path, encoder: CountingE
     for row, key in ((first, bytes(32)), (second, hashes[first]), (first, hashes[second])):
         change(filled, "UPDATE vectors SET content_hash = ? WHERE vector_id = ?", key, row)
     with EmbeddingCache(filled) as cache:
-        with pytest.raises(DamagedStoreError, match="doc 1"):
+        assert [problem.table for problem in cache.verify()][:2] == ["vectors", "vectors"]
+        assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), encoder.vectors(TEXTS))
+        assert encoder.calls == []
+        assert np.array_equal(cache.embed(TEXTS, encoder), encoder.vectors(TEXTS))
+        assert sorted(encoder.texts) == ["text 1", "text 2"]
+        with pytest.raises(DamagedStoreError, match="doc 1"):  # points at what is now the vector of another text
             cache.matrix("fake")
         assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), encoder.vectors(TEXTS))
-        assert sorted(encoder.texts) == ["text 1", "text 2"]
         assert cache.verify() == []
 
 

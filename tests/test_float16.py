@@ -60,7 +60,7 @@ def test_rows_are_little_endian_float16_and_the_canary_is_float32(half: Embeddin
     )
     assert (dim, vector) == (5, expected)
     as_stored = np.frombuffer(expected, "<f2").reshape(1, 5)
-    assert [checksum] == vector_checksums(model_id, [content_hash("text")], standalone, as_stored)
+    assert [checksum] == vector_checksums(model_id, [content_hash("text")], standalone, as_stored).tolist()
     assert rows(cache_path, "SELECT settings, dtype, canary FROM models") == [
         ('{"dtype":"float16"}', "float16", encoder.vector(CANARY_TEXT).tobytes())
     ]

@@ -198,7 +198,7 @@ def test_an_encoder_that_is_interrupted_keeps_what_was_encoded(library: Path) ->
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from embstore import CachedSemanticSearchEngine
 from tests.fakes import CountingEncoder
 
@@ -213,6 +213,7 @@ def documents():
             print(i, flush=True)
         yield f"text {i}"
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
 with CachedSemanticSearchEngine(Slow(), path=sys.argv[1]) as engine:
     engine.index_documents(documents())
 """

@@ -106,7 +106,7 @@ class NamedEncoder:
                 f"model {self.model_name!r} returned vectors of {dims[0]} and of {dims[1]} values in one call",
                 model_name=self.model_name,
             )
-        return np.concatenate(encoded)
+        return np.concatenate(encoded) if len(encoded) > 1 else encoded[0]
 
     def _encode_checked(self, texts: list[str], role: Role, batch_size: int) -> Vectors:
         try:

@@ -193,6 +193,11 @@ class Store(Protocol):
     ) -> npt.NDArray[np.bool_]:
         """Tell, for each of n distinct doc_ids, whether it is stored with this content: (n,) bool."""
 
+    def read_documents(
+        self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
+    ) -> Vectors | None:
+        """Read the vectors of n documents that are stored with these contents, all of them and soundly; else None."""
+
     def insert_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
     ) -> int:

@@ -9,7 +9,15 @@ from sqlite3 import Connection
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import Vectors, document_checksums
+from embstore.codec import (
+    Vectors,
+    Words,
+    as_vectors,
+    content_sums,
+    content_sums_of_documents,
+    content_sums_of_vectors,
+    is_content,
+)
 from embstore.errors import DamagedStoreError, InvalidInputError, UnknownDocumentError
 from embstore.stores.base import StoredModel
 from embstore.stores.tables import documents, vectors
@@ -25,16 +33,18 @@ class Listing:
     checksums: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[str, str, int, int]]) -> Listing:
-        """Turn rows (collection, doc_id, vector_id, checksum) into columns.
+    def of(
+        cls, collections: Sequence[str], doc_ids: Sequence[str], vector_ids: Sequence[int], checksums: Sequence[int]
+    ) -> Listing:
+        """Check columns.
 
         Raises
         ------
         DamagedStoreError
             A value is of another type than its column.
         """
-        collections, doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), (), ())
-        if set(map(type, collections + doc_ids)) - {str} or set(map(type, vector_ids + checksums)) - {int}:
+        are_texts = {*map(type, collections), *map(type, doc_ids)} <= {str}
+        if not (are_texts and {*map(type, vector_ids), *map(type, checksums)} <= {int}):
             raise _rows_missing("values of other types")
         return cls(
             list(collections),
@@ -42,6 +52,11 @@ class Listing:
             np.array(vector_ids, dtype=np.int64),
             np.array(checksums, dtype=np.int64),
         )
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[str, str, int, int]]) -> Listing:
+        """Turn rows (collection, doc_id, vector_id, checksum) into columns, as `of`."""
+        return cls.of(*(zip(*rows, strict=True) if rows else ((), (), (), ())))
 
     def take(self, at: npt.NDArray[np.intp]) -> Listing:
         """Give some rows, in this order."""
@@ -62,13 +77,19 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
     DamagedStoreError
         A key is damaged: searches that it leads astray would leave documents out.
     """
-    rows: list[tuple[str, str, int, int]] = []
+    names: list[str] = []
+    doc_ids: list[str] = []
+    vector_ids: list[int] = []
+    checksums: list[int] = []
     for model_id, name in documents.scopes(connection, [model.model_id], collection):
         there = documents.find(connection, model_id, name, None)
-        rows += zip([name] * len(there.doc_ids), there.doc_ids, there.vector_ids, there.checksums, strict=True)
-    if len(rows) != documents.count_of_model(connection, model.model_id, collection):
+        names += [name] * len(there.doc_ids)
+        doc_ids += there.doc_ids
+        vector_ids += there.vector_ids
+        checksums += there.checksums
+    if len(doc_ids) != documents.count_of_model(connection, model.model_id, collection):
         raise _rows_missing("damaged keys")
-    listing = Listing.of(rows)
+    listing = Listing.of(names, doc_ids, vector_ids, checksums)
     return listing.take(np.argsort(listing.vector_ids, kind="stable"))
 
 
@@ -102,7 +123,7 @@ def list_some(connection: Connection, model: StoredModel, collection: str | None
             + "; cache them with get_many",
             doc_ids=unknown,
         )
-    return Listing.of([row_of[doc_id] for doc_id in doc_ids])
+    return Listing.of_rows([row_of[doc_id] for doc_id in doc_ids])
 
 
 def read_distinct(connection: Connection, model: StoredModel, listing: Listing) -> tuple[Vectors, npt.NDArray[np.intp]]:
@@ -120,9 +141,15 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
         A row is not what was written; the message names its doc_id.
     """
     vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
+    read = vectors.read_together(connection, vector_ids, model)
+    if read is not None:
+        checksums, values = read
+        of_vectors = content_sums_of_vectors(model.model_id, checksums, values)[row_of]
+        if is_content(of_vectors, _content_sums(model, listing)).all():
+            return as_vectors(values), row_of
     rows = vectors.read(connection, vector_ids, model)
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
-    sound &= _pointers_sound(model, listing, rows.content_hashes[row_of])
+    sound &= content_sums(rows.content_hashes)[row_of] == _content_sums(model, listing)
     if not sound.all():
         damaged = [listing.doc_ids[i] for i in np.flatnonzero(~sound).tolist()]
         raise DamagedStoreError(
@@ -139,17 +166,17 @@ def gather(distinct: Vectors, row_of: npt.NDArray[np.intp]) -> Vectors:
     return distinct if in_order else distinct[row_of]
 
 
-def _pointers_sound(
-    model: StoredModel, listing: Listing, content_hashes: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.bool_]:
-    """Tell which documents were written for the contents that they point at."""
-    sound = np.zeros(len(listing.doc_ids), dtype=np.bool_)
-    for name in dict.fromkeys(listing.collections):
+def _content_sums(model: StoredModel, listing: Listing) -> Words:
+    """Give what the contents that the documents were written for make up of their checksums: (n,)."""
+    names = dict.fromkeys(listing.collections)
+    if len(names) == 1:
+        return content_sums_of_documents(model.model_id, next(iter(names)), listing.doc_ids, listing.checksums)
+    sums = np.empty(len(listing.doc_ids), dtype=np.uint64)
+    for name in names:
         at = np.array([i for i, other in enumerate(listing.collections) if other == name], dtype=np.intp)
         doc_ids = [listing.doc_ids[i] for i in at.tolist()]
-        expected = document_checksums(model.model_id, name, doc_ids, content_hashes[at])
-        sound[at] = listing.checksums[at] == np.array(expected, dtype=np.int64)
-    return sound
+        sums[at] = content_sums_of_documents(model.model_id, name, doc_ids, listing.checksums[at])
+    return sums
 
 
 def list_vector_ids(
@@ -197,7 +224,7 @@ def list_range(
     """
     first_id, last_id = int(vector_ids[0]), int(vector_ids[-1])
     rows = documents.of_vectors(connection, model.model_id, first_id, last_id)
-    listing = Listing.of([row for row in rows if collection in (None, row[0])])
+    listing = Listing.of_rows([row for row in rows if collection in (None, row[0])])
     if len(listing.doc_ids) == n_expected:
         return listing
     listing = list_all(connection, model, collection)

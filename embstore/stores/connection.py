@@ -7,10 +7,11 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from embstore.errors import ReadOnlyError, StoreClosedError
+from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
 from embstore.stores import forks, opening, schema
 from embstore.stores.sqlite_errors import sqlite3, translated
 
@@ -58,21 +59,25 @@ class Database:
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._registering = threading.Lock()
         self._closed = False
-        with _preparing, forks.transaction(), self.errors():
+        with _preparing, forks.Transaction(), self.errors():
             self.read_only = opening.prepare(self._path, timeout_s)
         _databases.add(self)
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[_Handle]:
         """Lend this thread's connection, opened on first use; neither a fork nor `close` comes in between."""
-        with self.errors(), forks.transaction():  # opening takes a lock of SQLite's too
-            handle: _Handle | None = getattr(self._local, "handle", None)
-            if handle is None or handle.pid != os.getpid():
-                handle = self._local.handle = self._open()
+        with self.errors(), forks.Transaction():  # opening takes a lock of SQLite's too
+            handle = self._own_handle()
             with handle.lock:
                 if self._closed:
                     raise self._closed_error()
                 yield handle
+
+    def _own_handle(self) -> _Handle:
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        if handle is None or handle.pid != os.getpid():
+            handle = self._local.handle = self._open()
+        return handle
 
     def _open(self) -> _Handle:
         with self._registering:
@@ -95,6 +100,18 @@ class Database:
                 yield connection
             finally:
                 connection.rollback()
+
+    def fetch(self, statement: str, values: Sequence[object]) -> list[Any]:
+        """Give the rows of one statement: what a `reading` of it gives, for a quarter of what that costs."""
+        try:
+            with forks.Transaction():
+                handle = self._own_handle()
+                with handle.lock:
+                    if self._closed:
+                        raise self._closed_error()
+                    return handle.connection.execute(statement, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._our_error(error) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -131,9 +148,10 @@ class Database:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite's own message quotes damaged text
-            if self._closed:
-                raise self._closed_error() from error
-            raise translated(error, self.path, self.timeout_s) from error
+            raise self._our_error(error) from error
+
+    def _our_error(self, error: Exception) -> StoreError:
+        return self._closed_error() if self._closed else translated(error, self.path, self.timeout_s)
 
     def _closed_error(self) -> StoreClosedError:
         return StoreClosedError(f"the cache on {self.path!r} is closed; open a new one", path=self.path)

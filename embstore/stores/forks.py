@@ -7,10 +7,8 @@ release: every write of the child would fail
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Iterator
 
 # A transaction waits for another process's lock this long by default; a fork does not wait longer than that.
 PATIENCE_S = 30.0
@@ -21,23 +19,27 @@ _n_forking = 0
 _mine = threading.local()
 
 
-@contextlib.contextmanager
-def transaction() -> Iterator[None]:
-    """Count the transaction of this block, and let none begin while a fork is under way."""
-    global _n_active
-    depth = getattr(_mine, "n", 0)
-    with _idle:
-        if not depth:  # one inside another must go on, or the fork would wait for it
-            _idle.wait_for(lambda: not _n_forking)
-        _n_active += 1
-    _mine.n = depth + 1
-    try:
-        yield
-    finally:
+class Transaction:
+    """Counts the transaction of a block, and lets none begin while a fork is under way."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        global _n_active
+        depth = getattr(_mine, "n", 0)
+        with _idle:
+            if _n_forking and not depth:  # one inside another must go on, or the fork would wait for it
+                _idle.wait_for(lambda: not _n_forking)
+            _n_active += 1
+        _mine.n = depth + 1
+
+    def __exit__(self, *_: object) -> None:
+        global _n_active
         _mine.n -= 1
         with _idle:
             _n_active -= 1
-            _idle.notify_all()
+            if _n_forking:
+                _idle.notify_all()
 
 
 def _before() -> None:

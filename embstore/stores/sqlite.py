@@ -81,7 +81,18 @@ class SQLiteStore(SQLiteModels):
     ) -> npt.NDArray[np.bool_]:
         """See `Store.recorded`."""
         with self._database.reading() as connection:
-            return documents.recorded(connection, model, collection, doc_ids, content_hashes, vector_ids)
+            pointers = documents.pointers(connection, model, collection, doc_ids, content_hashes)
+        return np.equal(pointers, vector_ids)
+
+    def read_documents(
+        self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
+    ) -> Vectors | None:
+        """See `Store.read_documents`."""
+        with self._database.reading() as connection:
+            vector_ids = documents.pointers(connection, model, collection, doc_ids, content_hashes)
+            if not vector_ids.all():
+                return None
+            return vectors.read_sound(connection, self._as_now(connection, model), vector_ids, content_hashes)
 
     def insert_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
@@ -138,9 +149,7 @@ class SQLiteStore(SQLiteModels):
     ) -> None:
         """See `Store.put_documents`."""
         with self._database.writing() as connection:
-            id_of = vectors.find_ids(connection, model.model_id, content_hashes)
-            vector_ids = [id_of[content_hash] for content_hash in content_hashes]
-            documents.put(connection, model, collection, doc_ids, content_hashes, vector_ids)
+            documents.put(connection, model, collection, doc_ids, content_hashes)
 
     # --- reading in bulk --------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
 from typing import TypeVar
@@ -11,7 +12,7 @@ KEYS_AT_ONCE = 500
 
 # A request for at least this many keys and this share of a table reads the table's index once in order, 1 us a key,
 # instead of searching it key by key, 3 us.
-SCAN_FROM_KEYS = 2000
+SCAN_FROM_KEYS = 200
 SCAN_FROM_SHARE = 1 / 4
 
 HAS_TABLE = """
@@ -19,6 +20,8 @@ SELECT count(*)
 FROM sqlite_master
 WHERE type = 'table' AND name = ?
 """
+
+_INTEGERS = json.JSONDecoder(parse_float=int)  # which takes no text of a fraction
 
 T = TypeVar("T")
 
@@ -32,6 +35,12 @@ def chunks(keys: Sequence[T], size: int = KEYS_AT_ONCE) -> Iterator[Sequence[T]]
 def places(keys: Sequence[object]) -> str:
     """Give the question marks for `IN (...)`."""
     return ",".join("?" * len(keys))
+
+
+def integers(text: str | None) -> list[int]:
+    """Read what `group_concat` makes of integers; ValueError where there is anything else among them."""
+    numbers: list[int] = _INTEGERS.decode(f"[{text or ''}]")
+    return numbers
 
 
 def has_table(connection: Connection, name: str) -> bool:

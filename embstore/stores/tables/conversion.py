@@ -70,7 +70,7 @@ def _convert_some(connection: Connection, model: StoredModel, dtype: Dtype, ids:
         )
     values = as_stored(stored.vectors, dtype, lambda row: _name(connection, model, int(ids[row])))
     checksums = vector_checksums(model.model_id, stored.content_hashes, stored.standalone, values)
-    connection.executemany(UPDATE, zip(checksums, vectors_to_blobs(values), ids.tolist(), strict=True))
+    connection.executemany(UPDATE, zip(checksums.tolist(), vectors_to_blobs(values), ids.tolist(), strict=True))
 
 
 def _name(connection: Connection, model: StoredModel, vector_id: int) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 
 import numpy as np
 import numpy.typing as npt
 
 from embstore.codec import document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, places
+from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
 
 FIND = """
 SELECT doc_id, vector_id, checksum
@@ -25,6 +26,13 @@ SELECT doc_id, vector_id, checksum
 FROM documents
 WHERE model_id = ? AND collection = ?
 ORDER BY doc_id
+"""
+
+# Of many rows one row of texts is read: what Python makes of a row takes several times what SQLite does.
+ALL_TOGETHER = """
+SELECT json_group_array(doc_id), group_concat(vector_id), group_concat(checksum)
+FROM documents
+WHERE model_id = ? AND collection = ?
 """
 
 VECTOR_IDS = """
@@ -43,7 +51,7 @@ ORDER BY vector_id, model_id, collection, doc_id
 
 UPSERT = """
 INSERT INTO documents (model_id, collection, doc_id, vector_id, checksum)
-VALUES (?, ?, ?, ?, ?)
+VALUES (?1, ?2, ?3, (SELECT vector_id FROM vectors WHERE model_id = ?1 AND content_hash = ?4), ?5)
 ON CONFLICT (model_id, collection, doc_id) DO UPDATE
 SET vector_id = excluded.vector_id, checksum = excluded.checksum
 """
@@ -134,11 +142,24 @@ def scopes(
 def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequence[str] | None) -> Documents:
     """Read the rows of some doc_ids, in no order, or of all, by doc_id."""
     if doc_ids is None:
-        return Documents.of(collection, connection.execute(ALL, (model_id, collection)).fetchall())
+        return _all_together(connection, model_id, collection) or Documents.of(
+            collection, connection.execute(ALL, (model_id, collection)).fetchall()
+        )
     rows: list[tuple[str, int, int]] = []
     for keys in chunks(doc_ids):
         rows += connection.execute(FIND.format(places=places(keys)), (model_id, collection, *keys)).fetchall()
     return Documents.of(collection, rows)
+
+
+def _all_together(connection: Connection, model_id: int, collection: str) -> Documents | None:
+    """Read all rows as one; None where a value is of another type than its column, or SQLite has no JSON."""
+    try:
+        ids, vector_ids_, checksums = connection.execute(ALL_TOGETHER, (model_id, collection)).fetchone()
+        there = Documents(collection, json.loads(ids), integers(vector_ids_), integers(checksums))
+    except (DatabaseError, ValueError):  # what cannot be read row by row either is an error there
+        return None
+    are_whole = len(there.doc_ids) == len(there.vector_ids) == len(there.checksums)  # NULLs are left out of a text
+    return there if are_whole and {*map(type, there.doc_ids)} <= {str} else None
 
 
 def vector_ids(connection: Connection, model_id: int, collection: str | None) -> list[int]:
@@ -168,21 +189,24 @@ def count_of_model(connection: Connection, model_id: int, collection: str | None
     return int(connection.execute(COUNT_OF_MODEL, (model_id, collection)).fetchone()[0])
 
 
-def recorded(
+def pointers(
     connection: Connection,
     model: StoredModel,
     collection: str,
     doc_ids: Sequence[str],
     content_hashes: Sequence[bytes],
-    vector_ids: npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_]:
-    """Tell which of n distinct doc_ids are stored, soundly, with these contents: (n,) bool."""
+) -> npt.NDArray[np.int64]:
+    """Give the vector that each of n doc_ids points at, 0 where it is not stored, soundly, with this content: (n,)."""
     most = _most_of(connection, model.model_id, collection, len(doc_ids))
     there = find(connection, model.model_id, collection, None if most else doc_ids)
-    row_of = dict(zip(there.doc_ids, zip(there.vector_ids, there.checksums, strict=True), strict=True))
-    expected = document_checksums(model.model_id, collection, doc_ids, content_hashes)
-    asked = zip(vector_ids.tolist(), expected, strict=True)
-    return np.array([row_of.get(doc_id) == row for doc_id, row in zip(doc_ids, asked, strict=True)], dtype=np.bool_)
+    row_of = {doc_id: row for row, doc_id in enumerate(there.doc_ids)}
+    rows = [row_of.get(doc_id, -1) for doc_id in doc_ids]
+    # -1 is the row of those that are not there; what damage has made no integer is nothing.
+    vector_ids, checksums = (
+        np.array([value if type(value) is int else 0 for value in values] + [0], dtype=np.int64)[rows]
+        for values in (there.vector_ids, there.checksums)
+    )
+    return np.where(checksums == document_checksums(model.model_id, collection, doc_ids, content_hashes), vector_ids, 0)
 
 
 def put(
@@ -191,11 +215,10 @@ def put(
     collection: str,
     doc_ids: Sequence[str],
     content_hashes: Sequence[bytes],
-    vector_ids: Sequence[int],
 ) -> None:
-    """Point distinct doc_ids at vectors."""
-    checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes)
-    rows = zip(repeat(model.model_id), repeat(collection), doc_ids, vector_ids, checksums, strict=False)
+    """Point distinct doc_ids at the vectors of contents, which are stored."""
+    checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes).tolist()
+    rows = zip(repeat(model.model_id), repeat(collection), doc_ids, content_hashes, checksums, strict=False)
     connection.executemany(UPSERT, rows)
 
 

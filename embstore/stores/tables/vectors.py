@@ -13,17 +13,21 @@ import numpy.typing as npt
 
 from embstore.codec import (
     HASH_BYTES,
+    Checksums,
     ContentHashes,
     StoredValues,
     Vectors,
     as_vectors,
+    content_sums,
+    content_sums_of_vectors,
+    is_content,
     vector_checksums,
     vectors_to_blobs,
 )
 from embstore.formats import STORED_DTYPES, as_stored, rounded
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import KEYS_AT_ONCE, SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, places
+from embstore.stores.tables import KEYS_AT_ONCE, SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
 
 FIND_IDS = """
 SELECT content_hash, vector_id
@@ -49,6 +53,19 @@ SELECT vector_id, content_hash, checksum, standalone, vector
 FROM vectors
 WHERE vector_id BETWEEN ? AND ?
 ORDER BY vector_id
+"""
+
+# Of many rows one row of texts is read: what Python makes of a row takes several times what SQLite does.
+TOGETHER = """
+SELECT group_concat(checksum), CAST(group_concat(vector, ?) AS BLOB)
+FROM vectors
+WHERE vector_id IN ({places})
+"""
+
+TOGETHER_RANGE = """
+SELECT group_concat(checksum), CAST(group_concat(vector, ?) AS BLOB)
+FROM vectors
+WHERE vector_id BETWEEN ? AND ?
 """
 
 LAST_ID = """
@@ -131,7 +148,7 @@ class Rows:
     def sound(self, model_id: int, content_hashes: ContentHashes) -> npt.NDArray[np.bool_]:
         """Tell which rows are what was written for these contents: (n,) bool."""
         expected = vector_checksums(model_id, content_hashes, self.standalone, self.values)
-        sound: npt.NDArray[np.bool_] = self.present & (self.checksums == np.array(expected, dtype=np.int64))
+        sound: npt.NDArray[np.bool_] = self.present & (self.checksums == expected)
         return sound
 
 
@@ -206,9 +223,14 @@ def _read_into(
 
 
 def _fetch(connection: Connection, vector_ids: list[int]) -> list[tuple[int, bytes, int, int, bytes]]:
+    return _select(connection, READ, READ_RANGE, vector_ids)
+
+
+def _select(connection: Connection, statement: str, of_range: str, vector_ids: list[int], *first: str) -> list[Any]:
+    """Read rows of distinct ascending ids, the quicker way where none is left out between them."""
     if vector_ids[-1] - vector_ids[0] + 1 == len(vector_ids):
-        return connection.execute(READ_RANGE, (vector_ids[0], vector_ids[-1])).fetchall()
-    return connection.execute(READ.format(places=places(vector_ids)), vector_ids).fetchall()
+        return connection.execute(of_range, (*first, vector_ids[0], vector_ids[-1])).fetchall()
+    return connection.execute(statement.format(places=places(vector_ids)), (*first, *vector_ids)).fetchall()
 
 
 def _as_matrix(blobs: Sequence[bytes], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -235,6 +257,76 @@ def look_up(connection: Connection, model: StoredModel, content_hashes: Sequence
     lookup.standalone[stored] = rows.standalone == 1
     lookup.vector_ids[stored] = vector_ids[stored]
     return lookup
+
+
+def read_sound(
+    connection: Connection, model: StoredModel, vector_ids: npt.NDArray[np.int64], content_hashes: Sequence[bytes]
+) -> Vectors | None:
+    """Read vectors where there is nothing the matter with any of them.
+
+    Parameters
+    ----------
+    vector_ids : ndarray of shape (n,), int64
+    content_hashes : sequence of n bytes
+        What each is asked for.
+
+    Returns
+    -------
+    ndarray of shape (n, dim), float32, or None
+        None where one is missing, or not what was written for its content.
+    """
+    distinct, first, row_of = np.unique(vector_ids, return_index=True, return_inverse=True)
+    hashes = [content_hashes[i] for i in first.tolist()]
+    is_shared = len(distinct) < len(vector_ids)
+    if is_shared and any(hashes[row] != key for row, key in zip(row_of.tolist(), content_hashes, strict=True)):
+        return None
+    read = read_together(connection, distinct, model, None if is_shared else first)
+    if read is None:
+        return None
+    checksums, values = read
+    of_vectors = content_sums_of_vectors(model.model_id, checksums, values)
+    if not is_content(of_vectors, content_sums(hashes if is_shared else content_hashes)).all():
+        return None
+    return as_vectors(values[row_of] if is_shared else values)
+
+
+def read_together(
+    connection: Connection,
+    vector_ids: npt.NDArray[np.int64],
+    model: StoredModel,
+    targets: npt.NDArray[np.intp] | None = None,
+) -> tuple[Checksums, StoredValues] | None:
+    """Read the checksums and values of rows, unchecked, where all are there; in half the time that `read` takes.
+
+    SQLite puts rows together in the order in which it finds them, that of their ids: should it ever be another, then
+    no checksum fits.
+
+    Parameters
+    ----------
+    vector_ids, model, targets
+        As of `read`.
+
+    Returns
+    -------
+    checksums : ndarray of shape (n,), int64
+    values : ndarray of shape (n, dim), float32 or float16
+        In the format of the model. None in place of both where a row is missing or is not of these types.
+    """
+    checksums = np.empty(len(vector_ids), dtype=np.int64)
+    values = np.empty((len(vector_ids), model.dim), dtype=STORED_DTYPES[model.dtype])
+    for start in range(0, len(vector_ids), KEYS_AT_ONCE):
+        some = slice(start, start + KEYS_AT_ONCE)
+        ids = vector_ids[some].tolist()
+        try:
+            ((texts, blob),) = _select(connection, TOGETHER, TOGETHER_RANGE, ids, "")
+            at = some if targets is None else targets[some]
+            checksums[at] = np.array(integers(texts), dtype=np.int64)
+            values[at] = np.frombuffer(blob or b"", dtype=values.dtype).reshape(len(ids), model.dim)
+        except (DatabaseError, ValueError) as error:
+            if isinstance(error, DatabaseError) and not is_damage(error):
+                raise
+            return None
+    return checksums, values
 
 
 def insert(
@@ -280,7 +372,7 @@ def _rows(
         content_hashes,
         repeat(model.dim),
         standalone.astype(np.int64).tolist(),
-        checksums,
+        checksums.tolist(),
         blobs,
         strict=False,  # the repeats have no end
     )
