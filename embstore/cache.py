@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from embstore.canary import ModelGuard
 from embstore.codec import Vectors, as_vectors
 from embstore.contents import FillReport
 from embstore.encoders import NamedEncoder, as_encoder
-from embstore.errors import InvalidInputError, InvalidTypeError
+from embstore.errors import InvalidTypeError
 from embstore.filling import Filling
-from embstore.identity import ModelIdentity, Role, Setting, check_role, content_hash, is_storable
+from embstore.identity import Dtype, Role, check_role, content_hash, is_storable
 from embstore.inputs import (
     check_collection,
     check_count,
     check_doc_ids,
     check_same_length,
     check_texts,
-    check_vectors,
-    content_of_each,
-    first_rows,
     hash_texts,
 )
-from embstore.known import KnownTexts
+from embstore.putting import PutEmbeddings
 
 
-class EmbeddingCache(KnownTexts):
+class EmbeddingCache(PutEmbeddings):
     """A cache of text embeddings in one SQLite file.
 
     A vector is stored under the identity of its model and the SHA-256 of its text, and comes back bit for bit.
     A text is encoded once, whatever the documents, calls, processes and crashes between. Instances may be used
     from any thread and after a fork.
+
+    With ``dtype="float16"`` the vectors of new models take half the space. Each value x is rounded to the nearest of
+    IEEE 754's binary16, so that it moves by ``2**-11 * abs(x)`` at most, or by ``2**-25`` where ``abs(x) < 2**-14``
+    (6.1e-5). A vector of length 1 so turns by 0.0005 at most, and the cosine of two moves by less than 0.001. What is
+    given back is float32, and the same on a miss as on a hit. A model that is stored keeps its format, whatever a
+    cache is opened with; `convert` changes it without encoding anything.
 
     Parameters
     ----------
@@ -47,9 +47,13 @@ class EmbeddingCache(KnownTexts):
     allow_network_filesystem : bool
         Use a file on NFS, SMB and the like, whose locks cannot be trusted: two machines that write at once can
         damage it.
+    dtype : "float32" or "float16"
+        The format in which the vectors of models are stored that are new in the file.
 
     Raises
     ------
+    InvalidInputError, InvalidTypeError
+        `dtype` or `timeout_s` cannot be used; no file was created.
     StoreError
         The file cannot be used; its bytes are as they were. The subclass and the message say why.
     """
@@ -61,10 +65,15 @@ class EmbeddingCache(KnownTexts):
         timeout_s: float = 30.0,
         check_canary: bool = True,
         allow_network_filesystem: bool = False,
+        dtype: Dtype = "float32",
     ) -> None:
-        super().__init__(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
-        self.check_canary = check_canary
-        self._guard = ModelGuard(enabled=check_canary)
+        super().__init__(
+            path,
+            timeout_s=timeout_s,
+            check_canary=check_canary,
+            allow_network_filesystem=allow_network_filesystem,
+            dtype=dtype,
+        )
 
     def get(
         self,
@@ -154,8 +163,9 @@ class EmbeddingCache(KnownTexts):
         ------
         InvalidInputError, InvalidTypeError
             Bad ids or texts; nothing was written.
-        EncoderError, ModelChangedError, DimensionError
-            Of the model. Nothing of the batch that failed is stored; batches before it are.
+        EncoderError, ModelChangedError, DimensionError, OutOfRangeError
+            Of the model; the last where its vectors are stored as float16, which has no place for a value over 65504.
+            Nothing of the batch that failed is stored; batches before it are.
         StoreError
             Of the file. Groups that were stored before stay.
         """
@@ -253,67 +263,6 @@ class EmbeddingCache(KnownTexts):
         encoder = as_encoder(model, model_name)
         return self._guard.canary(encoder, check_role(role), encoder.identity(role))
 
-    def put_many(
-        self,
-        doc_ids: Iterable[str],
-        texts: Iterable[str],
-        vectors: npt.ArrayLike,
-        *,
-        model: Any = None,
-        model_name: str | None = None,
-        settings: Mapping[str, Setting] | None = None,
-        role: Role = "document",
-        collection: str = "",
-    ) -> int:
-        """Store vectors that were computed elsewhere, in place of any there; all in one transaction.
-
-        Parameters
-        ----------
-        doc_ids : iterable of n str
-        texts : iterable of n str
-        vectors : array-like of shape (n, dim), float
-            Row i is the vector of the i-th text; stored as float32.
-        model : Encoder or ModelIdentity, optional
-            Whose vectors they are. An encoder is checked against the stored canary.
-        model_name : str, optional
-            The same by name: alone it means the one stored model of that name, or a new one without settings.
-        settings : mapping, optional
-            With `model_name`: what else changes the model's vectors.
-        role : "document" or "query"
-        collection : str
-
-        Returns
-        -------
-        int
-            How many vectors are new: contents that had none.
-
-        Raises
-        ------
-        InvalidInputError, InvalidTypeError, DimensionError, ModelChangedError, AmbiguousModelError, StoreError
-            Nothing was written.
-        """
-        doc_ids, texts = check_doc_ids(doc_ids), check_texts(texts)
-        check_same_length(doc_ids, texts)
-        matrix = check_vectors(vectors, len(texts))
-        content_hashes = hash_texts(texts)
-        content_of = content_of_each(doc_ids, content_hashes)
-        row_of = first_rows(content_hashes, matrix)
-        check_collection(collection)
-        identity, encoder = self._owner(model, model_name, settings, check_role(role))
-        if not texts:
-            return 0
-        canary = None
-        if encoder is not None:
-            canary = self._guard.check(encoder, role, identity, self._store.find_model(identity), None)
-        keys = list(row_of)
-        with self._store.writing():
-            stored = self._store.ensure_model(identity, matrix.shape[1], canary)
-            if encoder is not None:
-                self._guard.confirm(encoder, stored, canary)
-            n_new = self._store.replace_vectors(stored, keys, matrix[list(row_of.values())], standalone=False)
-            self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))
-        return n_new
-
     def _stored_vector(
         self, doc_id: str, text: str, encoder: NamedEncoder, role: Role, collection: str
     ) -> Vectors | None:
@@ -327,18 +276,3 @@ class EmbeddingCache(KnownTexts):
         model, vector = found
         self._guard.check(encoder, role, identity, model, None)
         return vector
-
-    def _owner(
-        self, model: Any, model_name: str | None, settings: Mapping[str, Setting] | None, role: Role
-    ) -> tuple[ModelIdentity, NamedEncoder | None]:
-        """Tell whose vectors are put, and the live encoder where one was given."""
-        if model is None:
-            if model_name is None:
-                raise InvalidInputError("whose vectors are these? pass model= (an encoder) or model_name=")
-            return self._identity_to_put(model_name, settings, role), None
-        if settings is not None:
-            raise InvalidInputError("settings= goes with model_name= alone; a model says its own")
-        if isinstance(model, ModelIdentity):
-            return ModelIdentity.of(model_name or model.model_name, model.settings, role=role), None
-        encoder = as_encoder(model, model_name)
-        return encoder.identity(role), encoder

@@ -198,7 +198,7 @@ class ModelGuard:
         if reference is None or reference() is not encoder.model:
             known = {}
             self._encoders[key] = (self._reference(encoder.model, key), known)
-        return known.setdefault(identity, _Known())
+        return known.setdefault(identity.stored_as("float32"), _Known())  # the canary is one, whatever is stored
 
     def _reference(self, model: Any, key: tuple[int, int]) -> Callable[[], Any]:
         try:

@@ -1,4 +1,4 @@
-"""Vectors to bytes and back, and the checksums of rows: the only room that knows '<f4'.
+"""Vectors to bytes and back, and the checksums of rows: the only room that knows '<f4' and '<f2'.
 
 The checksum is 64 bits. Each 64-bit word x of a row is mixed, y = x * MIX and then y ^ (y >> 32), multiplied with the
 odd random weight of its place, and the products are added up modulo 2^64 (multilinear hashing: Lemire and Kaser,
@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
+StoredValues = npt.NDArray[np.float32] | npt.NDArray[np.float16]  # vectors in the format of the file
 Words = npt.NDArray[np.uint64]
 Checksums = npt.NDArray[np.int64]
 ContentHashes = Sequence[bytes] | npt.NDArray[np.uint8]  # n of 32 bytes, or (n, 32)
 
 VECTOR_DTYPE = np.dtype("<f4")
-DTYPE_NAME = "float32"
-BYTES_PER_VALUE = 4
+HALF_DTYPE = np.dtype("<f2")
 WORD = np.dtype("<u8")
 HASH_BYTES = 32
 HASH_WORDS = HASH_BYTES // 8
@@ -138,10 +138,10 @@ def _off_device(values: Any) -> Any:
     return values
 
 
-def vectors_to_blobs(vectors: Vectors) -> list[bytes]:
-    """Cut a matrix (n, dim) into the bytes of its rows: little-endian float32, no header."""
-    stride = vectors.shape[1] * BYTES_PER_VALUE
-    data = as_vectors(vectors).tobytes()
+def vectors_to_blobs(values: StoredValues) -> list[bytes]:
+    """Cut a matrix (n, dim) into the bytes of its rows: little-endian, no header."""
+    stride = values.shape[1] * values.itemsize
+    data = _little_endian(values).tobytes()
     return [data[i : i + stride] for i in range(0, len(data), stride)]
 
 
@@ -160,7 +160,7 @@ def vector_checksums(
     model_id: int,
     content_hashes: ContentHashes,
     standalone: npt.ArrayLike,
-    vectors: Vectors,
+    vectors: StoredValues,
 ) -> Checksums:
     """Checksum rows of the table vectors.
 
@@ -170,7 +170,8 @@ def vector_checksums(
     content_hashes : sequence of n bytes objects of length 32, or ndarray of shape (n, 32), uint8
         The contents that the rows are asked or written for, not what a row says of itself.
     standalone : bool or array of bool, shape (n,)
-    vectors : ndarray of shape (n, dim), float32
+    vectors : ndarray of shape (n, dim), float32 or float16
+        In the format of the file: it is its bytes that are summed.
 
     Returns
     -------
@@ -207,7 +208,7 @@ def content_sums(content_hashes: ContentHashes) -> Words:
     return _sums(np.frombuffer(data, dtype=WORD).reshape(-1, HASH_WORDS), _HASH)
 
 
-def content_sums_of_vectors(model_id: int, checksums: Checksums, vectors: Vectors) -> Words:
+def content_sums_of_vectors(model_id: int, checksums: Checksums, vectors: StoredValues) -> Words:
     """Give what the content hashes make up of the checksums of vectors, all else taken out: (n,)."""
     return checksums.view(np.uint64) - _vector_sums(model_id, vectors)
 
@@ -302,11 +303,16 @@ def _digest(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
-def _vector_sums(model_id: int, vectors: Vectors) -> Words:
+def _little_endian(values: StoredValues) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+
+
+def _vector_sums(model_id: int, vectors: StoredValues) -> Words:
     n, dim = vectors.shape
-    words = as_vectors(vectors)
-    if dim % 2:  # an odd number of values does not fill the last word
-        words = np.concatenate([words, np.zeros((n, 1), dtype=VECTOR_DTYPE)], axis=1)
+    words = _little_endian(vectors)
+    n_spare = -dim % (WORD.itemsize // words.itemsize)
+    if n_spare:  # the values do not fill the last word
+        words = np.concatenate([words, np.zeros((n, n_spare), dtype=words.dtype)], axis=1)
     sums = _sums(words.view(WORD), _VECTOR)
     sums += np.uint64(_vector_constant(model_id, dim))
     return sums

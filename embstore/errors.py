@@ -37,6 +37,10 @@ class DimensionError(InvalidInputError):
     """Vectors have another dimension than the model they are said to be of."""
 
 
+class OutOfRangeError(InvalidInputError):
+    """A vector has a value that is too large for the format in which its model is stored."""
+
+
 class UnknownDocumentError(EmbstoreError, KeyError):
     """No such `doc_id` is stored for the model that was named."""
 

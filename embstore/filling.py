@@ -14,6 +14,7 @@ from embstore.codec import Vectors
 from embstore.contents import Contents, Cost, FillReport, Found
 from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
+from embstore.formats import check_range, rounded
 from embstore.identity import ModelIdentity, Role
 from embstore.inputs import check_dim, content_of_each
 from embstore.progress import progress_bar
@@ -124,7 +125,7 @@ class Filling:
         if not self.doc_ids:
             return None
         with self.store.reading():
-            model = self.store.find_model(self.identity)
+            model = self.store.find_variant(self.identity)
             if model is None or (model.canary is None and self.guard.enabled):
                 return None
             vectors = self.store.read_documents(model, self.collection, self.doc_ids, content_hashes)
@@ -159,7 +160,7 @@ class Filling:
     def _look_up(self, contents: Contents) -> Found:
         """Read what is stored, in one state of the store."""
         with self.store.reading():
-            model = self.store.find_model(self.identity)
+            model = self.store.find_variant(self.identity)
             if model is None:
                 return Found(None, VectorLookup.empty(len(contents.keys), 0), [])
             lookup = self.store.look_up(model, contents.keys)
@@ -260,7 +261,7 @@ class Filling:
         """
         standalone = self.content_of is None
         with self.store.writing():
-            model = self.store.ensure_model(self.identity, vectors.shape[1], self.canary)
+            model = self.store.ensure_variant(self.identity, vectors.shape[1], self.canary)
             self.guard.confirm(self.encoder, model, self.canary)
             n_new = self.store.insert_vectors(model, keys, vectors, standalone=standalone)
             if damaged:
@@ -281,6 +282,7 @@ class Group:
         self.contents = contents
         self.damaged = found.lookup.damaged
         self.vectors = found.lookup.vectors
+        self.dtype = filling.store.dtype if found.model is None else found.model.dtype
         self.rows: list[int] = []
         self.seconds = 0.0
         self.encode_s = 0.0
@@ -299,6 +301,7 @@ class Group:
             dim = vectors.shape[1] if self.filling.canary is None else self.filling.canary.size
             self.vectors = np.zeros((len(self.contents.keys), dim), dtype=np.float32)
         check_dim(vectors, self.vectors.shape[1], self.filling.identity.model_name)
+        check_range(vectors, self.dtype, lambda row: f"the vector of text {texts[row]!r:.60}")
         self.vectors[rows] = vectors
         self.rows += rows
         self.seconds += seconds
@@ -321,7 +324,10 @@ class Group:
         keys = [self.contents.keys[row] for row in rows]
         documents = {doc_id: key for key in keys for doc_id in self._doc_ids_of.get(key, ())}
         damaged = [i for i, row in enumerate(rows) if self.damaged[row]]
-        model, n_new = self.filling.store_group(keys, self.vectors[rows], documents, damaged, cost)
+        vectors = self.vectors[rows]
+        model, n_new = self.filling.store_group(keys, vectors, documents, damaged, cost)
+        if model.dtype != "float32":  # what a later call finds is what this one gives
+            self.vectors[rows] = rounded(vectors, model.dtype)
         if n_new + len(damaged) < len(keys):
             # Another process stored some first: its vectors stay, and are what this call gives too.
             there = self.filling.store.look_up(model, keys)

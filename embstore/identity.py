@@ -12,9 +12,12 @@ from typing import Literal, TypeGuard, cast
 from embstore.errors import InvalidInputError, InvalidTypeError
 
 Role = Literal["document", "query"]
+Dtype = Literal["float32", "float16"]
+"""The format in which the vectors of a model are stored; what is given back is float32."""
 Setting = str | int | float | bool | None
 
 ROLES: tuple[Role, ...] = ("document", "query")
+DTYPES: tuple[Dtype, ...] = ("float32", "float16")
 
 
 def content_hash(text: str) -> bytes:
@@ -53,12 +56,32 @@ def check_role(role: Role) -> Role:
     return role
 
 
+def check_dtype(dtype: Dtype) -> Dtype:
+    """Return `dtype` where it is a format that vectors are stored in.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is not a str: numpy's own dtypes are equal to their names, and would be stored as what they are.
+    InvalidInputError
+        It is another one.
+    """
+    if not isinstance(dtype, str):
+        raise InvalidTypeError(f"dtype is {type(dtype).__name__}, not str: {dtype!r:.80}; give 'float32' or 'float16'")
+    if dtype not in DTYPES:
+        raise InvalidInputError(f"dtype {dtype!r:.80} is not one of {', '.join(map(repr, DTYPES))}", dtype=dtype)
+    return dtype
+
+
 @dataclass(frozen=True)
 class ModelIdentity:
     """A model name and everything else that changes the model's vectors.
 
     Two identities share no vector. Equality is that of the name and of the canonical JSON of the
     settings (sorted keys, no spaces), in which 1, 1.0 and true are three different values.
+
+    Two settings are embstore's own and never an encoder's: "role", which is "query" or is left out, and "dtype", the
+    format in which the vectors are stored, which is "float16" or is left out.
 
     Parameters
     ----------
@@ -70,7 +93,7 @@ class ModelIdentity:
     Raises
     ------
     InvalidInputError
-        The name is empty, or the settings are not canonical JSON.
+        The name is empty, the settings are not canonical JSON, or "dtype" in them is not "float16".
     """
 
     model_name: str
@@ -84,6 +107,8 @@ class ModelIdentity:
                 f"use ModelIdentity.of(model_name, settings)",
                 settings_json=self.settings_json,
             )
+        if _dtype_of(self.settings_json) is None:
+            raise _reserved("dtype", self.settings["dtype"], DTYPES)
 
     @classmethod
     def of(
@@ -101,6 +126,7 @@ class ModelIdentity:
             A non-empty name.
         settings : mapping of str to str, int, float, bool or None, optional
             Whatever changes the vectors: revision, prompt, truncation, precision, ...
+            "dtype": "float16" among them means the model as it is stored in that format, "float32" is left out.
         role : "document" or "query"
             "query" is written into the settings, "document" never is.
 
@@ -111,7 +137,7 @@ class ModelIdentity:
         Raises
         ------
         InvalidInputError
-            The name is empty, a setting is not a JSON scalar, or the setting "role" is no role.
+            The name is empty, a setting is not a JSON scalar, the setting "role" is no role, or "dtype" no format.
         """
         if not settings and isinstance(settings, Mapping | None) and type(model_name) is str and role == "document":
             return _without_settings(model_name)
@@ -120,9 +146,11 @@ class ModelIdentity:
         settings = dict(settings or {})
         given = settings.pop("role", "document")
         if given not in ROLES:
-            raise InvalidInputError(f"the setting 'role' is a role of embstore's, not {given!r:.80}; rename yours")
+            raise _reserved("role", given, ROLES)
         if "query" in (given, role):
             settings["role"] = "query"
+        if settings.get("dtype") == "float32":
+            del settings["dtype"]
         return cls(model_name, canonical_json(settings))
 
     @property
@@ -130,9 +158,20 @@ class ModelIdentity:
         """The settings as a new dict."""
         return cast(dict[str, Setting], json.loads(self.settings_json))
 
+    @property
+    def dtype(self) -> Dtype:
+        """The format in which its vectors are stored."""
+        return _dtype_of(self.settings_json) or "float32"
+
     def renamed(self, model_name: str) -> ModelIdentity:
         """Return the same settings under another name."""
         return ModelIdentity(model_name, self.settings_json)
+
+    def stored_as(self, dtype: Dtype) -> ModelIdentity:
+        """Return the same model as it is called where its vectors are stored in a format."""
+        if dtype == self.dtype:
+            return self
+        return ModelIdentity.of(self.model_name, {**self.settings, "dtype": dtype})
 
     def __str__(self) -> str:
         return self.model_name if self.settings_json == "{}" else f"{self.model_name} {self.settings_json}"
@@ -143,6 +182,14 @@ def _without_settings(model_name: str) -> ModelIdentity:
     return ModelIdentity(model_name)
 
 
+def _reserved(key: str, value: object, allowed: tuple[str, ...]) -> InvalidInputError:
+    return InvalidInputError(
+        f"the setting {key!r} is embstore's own, {' or '.join(map(repr, allowed))}, not {value!r:.80}; rename yours",
+        key=key,
+        value=value,
+    )
+
+
 @lru_cache(maxsize=1024)
 def _is_canonical(settings_json: str) -> bool:
     try:
@@ -150,6 +197,15 @@ def _is_canonical(settings_json: str) -> bool:
         return isinstance(settings, dict) and canonical_json(settings) == settings_json
     except (ValueError, RecursionError):
         return False
+
+
+@lru_cache(maxsize=1024)
+def _dtype_of(settings_json: str) -> Dtype | None:
+    """Read the format off canonical settings; None where they name none that is written there."""
+    settings = json.loads(settings_json)
+    if "dtype" not in settings:
+        return "float32"
+    return "float16" if settings["dtype"] == "float16" else None
 
 
 def check_model_name(model_name: object) -> str:

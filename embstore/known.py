@@ -104,4 +104,4 @@ class KnownTexts(StoredEmbeddings):
         return lookup.found[rows], lookup.vectors[rows]
 
     def _stored_model(self, model: Any, model_name: str | None, role: Role) -> StoredModel | None:
-        return self._store.find_model(as_encoder(model, model_name).identity(check_role(role)))
+        return self._store.find_variant(as_encoder(model, model_name).identity(check_role(role)))

@@ -8,33 +8,45 @@ from types import TracebackType
 from typing import Self
 
 from embstore.codec import Vectors
-from embstore.errors import AmbiguousModelError, UnknownModelError
-from embstore.identity import ModelIdentity, Role, Setting, check_model_name, check_role, is_storable
+from embstore.identity import Dtype, Role, Setting, check_role, is_storable
 from embstore.inputs import check_count, check_doc_ids, check_scope, check_truncation
+from embstore.naming import NamedModels
 from embstore.stores import open_store
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, Store, StoredModel
 from embstore.truncation import truncated
 
 
-class StoredEmbeddings:
+class StoredEmbeddings(NamedModels):
     """The embeddings in a file: to read in bulk, to list, to forget, to check. `EmbeddingCache` adds the encoding.
 
     Parameters
     ----------
-    path, timeout_s, allow_network_filesystem
+    path, timeout_s, allow_network_filesystem, dtype
         As of `EmbeddingCache`.
     """
 
     def __init__(
-        self, path: str | Path = "embeddings.db", *, timeout_s: float = 30.0, allow_network_filesystem: bool = False
+        self,
+        path: str | Path = "embeddings.db",
+        *,
+        timeout_s: float = 30.0,
+        allow_network_filesystem: bool = False,
+        dtype: Dtype = "float32",
     ) -> None:
-        self._store = open_store(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
+        super().__init__(
+            open_store(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem, dtype=dtype)
+        )
         self.path = Path(self._store.path)
 
     @property
     def store(self) -> Store:
         """Where the rows live, for an index that keeps its texts in the same file."""
         return self._store
+
+    @property
+    def dtype(self) -> Dtype:
+        """The format in which models are stored that are new."""
+        return self._store.dtype
 
     def __enter__(self) -> Self:
         return self
@@ -227,20 +239,6 @@ class StoredEmbeddings:
         """
         return self._store.prune(standalone=standalone, dry_run=dry_run)
 
-    def rename_model(self, old: str, new: str) -> None:
-        """Give a model, all identities of its name, another name; every vector stays.
-
-        Raises
-        ------
-        UnknownModelError
-            There is no `old`.
-        ModelExistsError
-            There is a `new` with the settings of one of `old`.
-        InvalidInputError
-            `new` is no usable name. In each case nothing was changed.
-        """
-        self._store.rename_model(check_model_name(old), check_model_name(new))
-
     def verify(self) -> list[Problem]:
         """Check everything: SQLite's structures, every checksum, every reference. [] where the file is sound."""
         return self._store.verify()
@@ -258,39 +256,6 @@ class StoredEmbeddings:
     def close(self) -> None:
         """Let go of the file. What was returned before stays usable."""
         self._store.close()
-
-    def _find_model(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> StoredModel:
-        """Find the one stored model that a name, with settings or without, stands for."""
-        found = self._candidates(model_name, settings, role)
-        if not found:
-            raise self._unknown(model_name, settings, role)
-        return found[0]
-
-    def _identity_to_put(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> ModelIdentity:
-        """Give the one stored identity of a name, or a new one."""
-        found = self._candidates(model_name, settings, role)
-        return found[0].identity if found else ModelIdentity.of(model_name, settings, role=role)
-
-    def _candidates(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> list[StoredModel]:
-        """Give none or one stored model; AmbiguousModelError where more match."""
-        named = self._store.find_models(check_model_name(model_name))
-        if settings is not None:
-            wanted = ModelIdentity.of(model_name, settings, role=role)
-            return [model for model in named if model.identity == wanted]
-        found = [model for model in named if (model.identity.settings.get("role") == "query") == (role == "query")]
-        if len(found) > 1:
-            raise AmbiguousModelError(model_name, [model.identity for model in found])
-        return found
-
-    def _unknown(self, model_name: str, settings: Mapping[str, Setting] | None, role: Role) -> UnknownModelError:
-        stored = "; ".join(str(model.identity) for model in self._store.find_models())
-        message = f"model {model_name!r}"
-        if settings is not None:
-            message += f" with settings {dict(settings)!r}"
-        if role == "query":
-            message += " in the role 'query' (where queries and documents share vectors, ask for role='document')"
-        message += f" is not stored in {self._store.path!r}; stored are: {stored or 'none'}"
-        return UnknownModelError(message, model_name=model_name)
 
 
 def _checked_dim(dim: int | None, model: StoredModel) -> int | None:

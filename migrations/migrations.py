@@ -4,6 +4,10 @@
 A migration sets ``user_version`` to its number, and the first one the ``application_id`` ("embs").
 """
 
+import hashlib
+import json
+from collections.abc import Sequence
+
 from sqlite_utils import Migrations
 from sqlite_utils.db import Database
 
@@ -101,6 +105,35 @@ CREATE TABLE texts (
 """
 
 
+# That of MODELS, and float16.
+MODELS_3 = """
+CREATE TABLE models (
+    model_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    model_name TEXT NOT NULL CHECK (model_name <> ''),
+    settings TEXT NOT NULL,
+    dim INTEGER NOT NULL CHECK (dim > 0),
+    dtype TEXT NOT NULL CHECK (dtype IN ('float32', 'float16')),
+    canary BLOB CHECK (canary IS NULL OR length(canary) = 4 * dim),
+    created_at TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (model_name, settings)
+) STRICT
+"""
+
+ON_MODELS = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'models' AND sql IS NOT NULL"
+LAST_MODEL_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'models'"
+MODELS_WITH_DTYPE = """
+SELECT model_id, model_name, settings, dim, dtype, created_at, canary, checksum
+FROM models
+WHERE settings LIKE '%"dtype":%'
+"""
+COLLECTIONS_WITH_DTYPE = """
+SELECT collection, model_name, settings, n_texts, texts_version, vectors_version, checksum
+FROM collections
+WHERE settings LIKE '%"dtype":%'
+"""
+
+
 @migrations()
 def m001_initial(db: Database) -> None:
     """Models, their vectors, the documents that point at them, and the view that people look at."""
@@ -116,3 +149,68 @@ def m002_speeds_and_texts(db: Database) -> None:
     for statement in (ENCODINGS, COLLECTIONS, TEXTS):
         db.execute(statement)
     db.execute("PRAGMA user_version = 2")
+
+
+@migrations()
+def m003_float16(db: Database) -> None:
+    """Models whose vectors are stored as float16, of whom the setting "dtype" tells: others' is "model_dtype" now."""
+    _make_models_anew(db)
+    _rename_dtype_setting(db)
+    db.execute("PRAGMA user_version = 3")
+
+
+def _make_models_anew(db: Database) -> None:
+    """Give the table models another CHECK, which SQLite cannot change in place, and keep its rows as they are.
+
+    Where foreign keys are enforced, which no transaction can change, its rows are missed until they are inserted again;
+    renaming another table would not count as that (https://sqlite.org/foreignkeys.html#fk_schemacommands).
+    """
+    last_ids = db.execute(LAST_MODEL_ID).fetchall()
+    indexes = [sql for (sql,) in db.execute(ON_MODELS).fetchall()]  # that somebody has added
+    db.execute("PRAGMA defer_foreign_keys = ON")
+    db.execute("CREATE TEMP TABLE kept_models AS SELECT * FROM models")
+    db.execute("DROP TABLE models")
+    db.execute(MODELS_3)
+    db.execute("PRAGMA ignore_check_constraints = ON")  # a damaged row is as damaged afterwards
+    try:
+        db.execute("INSERT INTO models SELECT * FROM kept_models")
+    finally:
+        db.execute("PRAGMA ignore_check_constraints = OFF")
+    for statement in ("DROP TABLE kept_models", *indexes):
+        db.execute(statement)
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'models'")  # an id that was given once is given to no other
+    for (last_id,) in last_ids:
+        db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('models', ?)", [last_id])
+
+
+def _rename_dtype_setting(db: Database) -> None:
+    """Rename the setting where it is an encoder's own, in rows whose checksums fit; these are computed anew."""
+    for row in db.execute(MODELS_WITH_DTYPE).fetchall():
+        model_id, model_name, settings, *rest, canary, checksum = row
+        kept = [*rest, canary.hex() if isinstance(canary, bytes) else canary]
+        if _checksum([model_id, model_name, settings, *kept]) == checksum:
+            renamed = _renamed(settings)
+            checksum = _checksum([model_id, model_name, renamed, *kept])
+            db.execute("UPDATE models SET settings = ?, checksum = ? WHERE model_id = ?", [renamed, checksum, model_id])
+    for collection, model_name, settings, *rest, checksum in db.execute(COLLECTIONS_WITH_DTYPE).fetchall():
+        if _checksum([collection, model_name, settings, *rest]) == checksum:
+            renamed = _renamed(settings)
+            checksum = _checksum([collection, model_name, renamed, *rest])
+            values = [renamed, checksum, collection]
+            db.execute("UPDATE collections SET settings = ?, checksum = ? WHERE collection = ?", values)
+
+
+def _renamed(settings_json: str) -> str:
+    settings = json.loads(settings_json)
+    if "dtype" in settings:
+        name = "model_dtype"
+        while name in settings:
+            name += "_"
+        settings[name] = settings.pop("dtype")
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+
+
+def _checksum(row: Sequence[object]) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(json.dumps(row).encode("ascii"), digest_size=8).digest(), "little", signed=True
+    )

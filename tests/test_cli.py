@@ -390,7 +390,50 @@ def test_stats_counts_documents_vectors_and_models(run: Run, database: str) -> N
     told = run("stats", database).stdout.splitlines()
     assert told[0].endswith(f"{database}: {Path(database).stat().st_size / 1e6:.2f} MB")
     assert told[1].startswith("3 documents with 3 ids; 3 vectors, 0 of no document")
-    assert told[-1].split()[:4] == ["fake", "8", "3", "3"]
+    assert told[-1].split()[:5] == ["fake", "8", "float32", "3", "3"]
+
+
+def test_index_stores_a_new_model_in_the_format_that_is_asked_for(run: Run, files: list[str]) -> None:
+    run("index", "library", *files, "--model", "fake", "--index", "exact", "--dtype", "float16")
+    run("index", "library", files[0], "--model", "fake")
+    (model,) = json.loads(run("stats", "library", "--json").stdout)["models"]
+    assert (model["dtype"], model["settings"]) == ("float16", {"dtype": "float16"})
+    assert {row["dtype"] for row in json.loads(run("ls", "library", "--json").stdout)} == {"float16"}
+    assert run("ls", "library").stdout.splitlines()[1].split()[1:3] == ["8", "float16"]
+    run("search", "library", "cat")
+
+
+def test_convert_stores_vectors_in_another_format(run: Run, database: str, fake: CountingEncoder) -> None:
+    n_texts = fake.n_texts
+    done = run("convert", database, "fake", "--dtype", "float16", "--json")
+    assert json.loads(done.stdout) == {"n_converted": 3, "freed_bytes": 0}
+    assert run("convert", database, "fake", "--dtype", "float16").stdout == "0 vectors converted to float16\n"
+    done = run("convert", database, "fake", "--dtype", "float32", "--settings", '{"dtype": "float16"}', "--compact")
+    assert done.stdout.startswith("3 vectors converted to float32; ")
+    assert "MB freed" in done.stdout
+    assert (run("verify", database).exit_code, fake.n_texts) == (0, n_texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nobody", "--dtype", "float16"), "'nobody'"),
+        (("fake", "--dtype", "float16", "--role", "query"), "in the role 'query'"),
+        (("fake", "--dtype", "float16", "--settings", '{"a": 1}'), "with settings"),
+        (("fake", "--dtype", "float16", "--settings", "{"), "is no JSON"),
+        (("fake", "--dtype", "float16", "--settings", "[]"), "is no JSON object"),
+        (("fake", "--dtype", "int8"), "'int8' is not one of"),
+        (("fake",), "Missing option '--dtype'"),
+    ],
+)
+def test_what_cannot_be_converted_is_told(run: Run, database: str, arguments: tuple[str, ...], said: str) -> None:
+    assert said in error_of(run("convert", database, *arguments, exit_code=2))
+
+
+def test_a_damaged_vector_is_not_converted(run: Run, database: str) -> None:
+    with sqlite3.connect(database) as opened:
+        opened.execute("UPDATE vectors SET checksum = 0")
+    assert "nothing was converted" in error_of(run("convert", database, "fake", "--dtype", "float16", exit_code=3))
 
 
 def test_a_library_is_named_by_its_folder_or_its_file(run: Run, library: str) -> None:
@@ -401,9 +444,9 @@ def test_a_library_is_named_by_its_folder_or_its_file(run: Run, library: str) ->
 def test_ls_lists_documents(run: Run, database: str) -> None:
     rows = json.loads(run("ls", database, "--json").stdout)
     assert [row["doc_id"] for row in rows] == ["a", "b", "c"]
-    assert rows[0].keys() == {"doc_id", "collection", "model_name", "settings", "dim", "content_hash"}
+    assert rows[0].keys() == {"doc_id", "collection", "model_name", "settings", "dim", "content_hash", "dtype"}
     header, *lines = run("ls", database, "--limit", "2").stdout.splitlines()
-    assert header.split() == ["content_hash", "dim", "model_name", "collection", "doc_id"]
+    assert header.split() == ["content_hash", "dim", "dtype", "model_name", "collection", "doc_id"]
     assert [line.split()[-1] for line in lines] == ["a", "b"]
 
 

@@ -226,3 +226,18 @@ def test_any_single_flipped_bit_of_a_canary_changes_the_checksum_of_its_model(
     flipped = (int.from_bytes(canary, "little") ^ 1 << bit).to_bytes(len(canary), "little")
     fields = ("name", "{}", 8, "float32", "2026")
     assert codec.model_checksum(1, fields, canary) != codec.model_checksum(1, fields, flipped)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 384])
+def test_rows_of_float16_are_summed_as_they_are_stored(dim: int) -> None:
+    values = np.random.default_rng(dim).standard_normal((3, dim)).astype("<f2")
+    keys = [bytes([i]) * 32 for i in range(3)]
+    checksums = codec.vector_checksums(1, keys, False, values).tolist()
+    assert checksums != codec.vector_checksums(1, keys, False, values.astype("<f4")).tolist()
+    assert checksums == codec.vector_checksums(1, keys, False, values.astype(">f2")).tolist()
+    assert codec.vectors_to_blobs(values) == [row.tobytes() for row in values]
+    for bit in range(16 * dim):
+        flipped = values.copy()
+        flipped.view(np.uint8)[1, bit // 8] ^= 1 << bit % 8
+        after = codec.vector_checksums(1, keys, False, flipped).tolist()
+        assert [one != other for one, other in zip(checksums, after, strict=True)] == [False, True, False]

@@ -87,6 +87,26 @@ def test_the_settings_of_a_query_identity_give_it_again() -> None:
     assert ModelIdentity.of("model", query.settings) == ModelIdentity.of("model", query.settings, role="query") == query
 
 
+def test_the_format_float32_is_never_written_and_float16_is() -> None:
+    whole, half = ModelIdentity.of("model", {"a": 1, "dtype": "float32"}), ModelIdentity("model", '{"dtype":"float16"}')
+    assert (whole, whole.dtype) == (ModelIdentity.of("model", {"a": 1}), "float32")
+    assert (ModelIdentity.of("model", {"dtype": "float16"}), half.dtype) == (half, "float16")
+
+
+def test_the_same_model_in_another_format_is_another_identity() -> None:
+    whole = ModelIdentity.of("model", {"a": 1}, role="query")
+    half = whole.stored_as("float16")
+    assert half == ModelIdentity("model", '{"a":1,"dtype":"float16","role":"query"}')
+    assert half != whole == half.stored_as("float32")
+    assert half.stored_as("float16") == half == half.renamed("new").renamed("model")
+
+
+@pytest.mark.parametrize("dtype", ['"float32"', '"bfloat16"', "null", "false", '""', "1"])
+def test_settings_that_name_no_other_format_are_refused_as_json(dtype: str) -> None:
+    with pytest.raises(InvalidInputError, match="the setting 'dtype' is embstore's own"):
+        ModelIdentity("model", f'{{"dtype":{dtype}}}')
+
+
 def test_renaming_keeps_the_settings() -> None:
     identity = ModelIdentity.of("old", {"a": 1}, role="query")
     assert identity.renamed("new") == ModelIdentity("new", '{"a":1,"role":"query"}')

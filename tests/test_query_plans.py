@@ -11,11 +11,11 @@ import pytest
 
 from embstore import EmbeddingCache
 from embstore.stores import summary, verify
-from embstore.stores.tables import collections, documents, encodings, joined, models, texts, vectors
+from embstore.stores.tables import collections, conversion, documents, encodings, joined, models, texts, vectors
 from tests.files import connection, define
 
 MODULES: tuple[ModuleType, ...] = (
-    *(models, vectors, documents, encodings, collections, texts),
+    *(models, vectors, conversion, documents, encodings, collections, texts),
     *(joined, summary, verify),
 )
 
@@ -28,6 +28,7 @@ USED = [f"SEARCH documents USING COVERING INDEX {BY_VECTOR} (vector_id=?)"]
 
 PLANS = {
     "models.FIND": ["SEARCH models USING INDEX sqlite_autoindex_models_1 (model_name=? AND settings=?)"],
+    "models.FIND_DTYPE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "models.UPDATE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "models.DELETE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "vectors.FIND_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
@@ -39,6 +40,8 @@ PLANS = {
     "vectors.LAST_ID": ["SEARCH vectors"],
     "vectors.DELETE_UNUSED": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)", *USED],
     "vectors.DELETE_OF_MODEL": [f"SEARCH vectors USING INDEX {BY_HASH} (model_id=?)"],
+    "conversion.COUNT_OF_MODEL": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
+    "conversion.UPDATE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
     "documents.FIND": [OF_ID],
     "documents.ALL": [OF_SCOPE],
     "documents.ALL_TOGETHER": [OF_SCOPE],
@@ -75,6 +78,7 @@ PLANS = {
 WHOLE = {
     "models.FIND_BY_NAME": ["SCAN models"],
     "models.IDS": ["SCAN models USING COVERING INDEX sqlite_autoindex_models_1"],
+    "conversion.TABLE_IDS": ["SCAN vectors"],
     "vectors.UNUSED": ["SCAN vectors", *USED],
     "documents.COUNT": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
     "documents.COUNT_OF_MODEL": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],

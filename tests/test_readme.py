@@ -91,6 +91,7 @@ def test_the_commands_of_embstore_work(folder: Path) -> None:
         "ls",
         "verify",
         "reconcile",
+        "convert",
     ]
     for command in commands:
         arguments = [

@@ -100,7 +100,7 @@ def test_a_look_from_outside_leaves_the_file_as_it_is(made: Path, encoder: Count
         "INSERT INTO vectors VALUES (9, 1, zeroblob(32), 1, 2, 0, zeroblob(4))",
         "INSERT INTO vectors SELECT 9, model_id, content_hash, dim, standalone, checksum, vector FROM vectors",
         "INSERT INTO models VALUES (9, '', '{}', 1, 'float32', NULL, '', 0)",
-        "INSERT INTO models VALUES (9, 'm', '{}', 1, 'float16', NULL, '', 0)",
+        "INSERT INTO models VALUES (9, 'm', '{}', 1, 'int8', NULL, '', 0)",
         "INSERT INTO models VALUES (9, 'm', '{}', 1, 'float32', x'00', '', 0)",
         "INSERT INTO models VALUES (9, 'fake', '{}', 8, 'float32', NULL, '', 0)",
         "INSERT INTO documents VALUES (7, '', 'x', 1, 0)",

@@ -51,6 +51,19 @@ def index(request: pytest.FixtureRequest) -> IndexKind:
     return request.param
 
 
+def test_a_model_that_is_converted_later_leaves_no_fault_behind(
+    index: IndexKind, library: Path, encoder: CountingEncoder
+) -> None:
+    with CachedSemanticSearchEngine(encoder, path=library, index=index, truncate_dim=3) as engine:
+        engine.index_documents(TEXTS, IDS)
+        engine.cache.convert("fake", dtype="float16")
+        assert engine.reconcile(TEXTS, IDS).ok
+        assert [hit.doc_id for hit in engine.search("text 7", 1)] == ["d7"]
+        engine.cache.convert("fake", dtype="float32")
+        assert engine.reconcile(TEXTS, IDS).ok
+    assert encoder.n_texts == N
+
+
 def expected(*texts: str, dim: int = 3) -> Vectors:
     return truncated(CountingEncoder().vectors(list(texts)), dim)
 

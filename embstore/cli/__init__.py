@@ -1,5 +1,6 @@
 """The command line: `embstore --help` says what it does."""
 
 from embstore.cli.commands import main
+from embstore.cli.conversion import convert  # which adds itself to the group
 
-__all__ = ["main"]
+__all__ = ["convert", "main"]

@@ -30,6 +30,7 @@ from embstore.cli.output import (
 )
 from embstore.encoders.sentence_transformer import PACKAGED_MODEL
 from embstore.errors import EmbstoreError, InvalidInputError
+from embstore.identity import DTYPES, Dtype
 from embstore.search import IndexReport
 from embstore.search.inputs import INDEX_KINDS, IndexKind
 from embstore.search.open_engine import DEFAULT_COLLECTION
@@ -81,6 +82,7 @@ def main() -> None:
 )
 @_truncate_dim
 @_collection
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The format to store a new model in.")
 @click.option("--remove-missing", is_flag=True, help="Remove documents of the collection that are not among FILES.")
 @click.option(
     "--max-removed",
@@ -98,6 +100,7 @@ def index(
     index_kind: IndexKind | None,
     truncate_dim: int | None,
     collection: str,
+    dtype: Dtype,
     remove_missing: bool,
     max_removed: float,
     dry_run: bool,
@@ -120,7 +123,7 @@ def index(
             plan = engine.plan(texts, ids, metadatas, remove_missing=remove_missing)
         print_json(asdict(plan)) if as_json else print_plan(plan)
         return
-    with open_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
+    with open_engine(library, model, collection, kind, truncate_dim=truncate_dim, dtype=dtype) as engine:
         report = engine.index_documents(texts, ids, metadatas, remove_missing=remove_missing, max_removed=max_removed)
     lib.note_collection(library, collection, model, kind, truncate_dim)
     print_json(_report(report)) if as_json else print_report(report)
@@ -209,11 +212,8 @@ def stats(path: Path, as_json: bool) -> None:
         f"{counted(found.n_vectors, 'vector')}, {found.n_unused:,} of no document\n"
     )
     print_table(
-        ("model_name", "dim", "documents", "vectors", "created_at", "settings"),
-        [
-            (model.model_name, model.dim, model.n_documents, model.n_vectors, model.created_at, _settings(model))
-            for model in found.models
-        ],
+        ("model_name", "dim", "dtype", "documents", "vectors", "created_at", "settings"),
+        [(m.model_name, m.dim, m.dtype, m.n_documents, m.n_vectors, m.created_at, _settings(m)) for m in found.models],
     )
 
 
@@ -234,8 +234,11 @@ def ls(path: Path, limit: int | None, model: str | None, collection: str | None,
             print_json_rows(documents)
             return
         print_table(
-            ("content_hash", "dim", "model_name", "collection", "doc_id"),
-            ((doc.content_hash[:12], doc.dim, doc.model_name, doc.collection, doc.doc_id) for doc in documents),
+            ("content_hash", "dim", "dtype", "model_name", "collection", "doc_id"),
+            (
+                (doc.content_hash[:12], doc.dim, doc.dtype, doc.model_name, doc.collection, doc.doc_id)
+                for doc in documents
+            ),
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from embstore import EmbeddingCache
 from embstore.cli import library as lib
+from embstore.identity import Dtype
 from embstore.search import CachedSemanticSearchEngine
 from embstore.search.inputs import IndexKind
 from embstore.search.open_engine import CACHE_NAME
@@ -24,13 +25,20 @@ def open_engine(
     *,
     truncate_dim: int | None = None,
     cache: EmbeddingCache | None = None,
+    dtype: Dtype = "float32",
 ) -> CachedSemanticSearchEngine:
     """Open a collection of a library, by default with the index that it has."""
     if not sys.stderr.isatty():  # the bar of loading weights would be shown in pipes and logs too
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     kind = kind or lib.index_of(library, collection)
     return CachedSemanticSearchEngine(
-        model, path=library, collection_name=collection, index=kind, truncate_dim=truncate_dim, cache=cache
+        model,
+        path=library,
+        collection_name=collection,
+        index=kind,
+        truncate_dim=truncate_dim,
+        cache=cache,
+        dtype=dtype,
     )
 
 

@@ -146,11 +146,12 @@ class NamedEncoder:
                 f"of models with other settings would be taken for this one's",
                 model_name=self.model_name,
             )
-        if "role" in settings:
-            raise InvalidInputError(
-                f"model_settings of {self.model_name!r} has the key 'role', which embstore sets itself; rename it",
-                model_name=self.model_name,
-            )
+        for key in ("role", "dtype"):
+            if key in settings:
+                raise InvalidInputError(
+                    f"model_settings of {self.model_name!r} has the key {key!r}, which embstore sets itself; rename it",
+                    model_name=self.model_name,
+                )
         return settings
 
     def _has_query_vectors(self) -> bool:

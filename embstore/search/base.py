@@ -267,6 +267,9 @@ class VectorSource(Protocol):
     keeps_vectors: bool
     """Whether a text that was encoded once is not encoded again."""
 
+    cuts: bool
+    """Whether its vectors are the leading values of those that are kept."""
+
     def canary(self) -> Vectors | None:
         """Give the model's canary, (dim,); None where models are not to be compared."""
 

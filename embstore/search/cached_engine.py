@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from embstore.cache import EmbeddingCache
 from embstore.encoders import NamedEncoder
 from embstore.errors import InvalidInputError, InvalidTypeError
-from embstore.identity import ModelIdentity
+from embstore.identity import Dtype, ModelIdentity, check_dtype
 from embstore.search.base import VectorSource
 from embstore.search.engine import SemanticSearchEngine
 from embstore.search.inputs import IndexKind
@@ -34,6 +34,8 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
     cache : EmbeddingCache, optional
         Used in place of that file, and never closed. Collections with the same ids can share it. An exact index is
         in its file too.
+    dtype : "float32" or "float16"
+        The format in which a model is stored that is new in that file; see `EmbeddingCache`. Searches are in float32.
 
     Raises
     ------
@@ -53,11 +55,15 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
         truncate_dim: int | None = None,
         check_canary: bool = True,
         cache: EmbeddingCache | None = None,
+        dtype: Dtype = "float32",
     ) -> None:
         if cache is not None and not isinstance(cache, EmbeddingCache):
             raise InvalidTypeError(f"cache is {type(cache).__name__}, not an EmbeddingCache: {cache!r:.80}")
         if cache is not None and cache.check_canary and not check_canary:
             raise InvalidInputError("check_canary is the cache's: EmbeddingCache(..., check_canary=False)")
+        self._dtype = check_dtype(dtype)
+        if cache is not None and dtype != "float32" and cache.dtype != dtype:
+            raise InvalidInputError(f"dtype is the cache's: EmbeddingCache(..., dtype={dtype!r})")
         self._cache = cache
         super().__init__(
             model,
@@ -78,12 +84,12 @@ class CachedSemanticSearchEngine(SemanticSearchEngine):
 
     def _open_cache(self, opened: ExitStack) -> EmbeddingCache:
         if self._cache is None:
-            self._cache = EmbeddingCache(self._folder / CACHE_NAME, check_canary=self._check_canary)
+            self._cache = EmbeddingCache(self._folder / CACHE_NAME, check_canary=self._check_canary, dtype=self._dtype)
             opened.callback(self._cache.close)
         return self._cache
 
     def _stored_model(self, identity: ModelIdentity) -> StoredModel | None:
-        return self.cache.store.find_model(identity)
+        return self.cache.store.find_variant(identity)
 
     @property
     def cache(self) -> EmbeddingCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore.codec import Vectors
+from embstore.formats import ABSOLUTE_ERROR, RELATIVE_ERROR, may_be_rounded
 from embstore.identity import content_hash
 from embstore.search.base import IndexRecord
 
@@ -76,7 +78,7 @@ NOT_WRONG = ("foreign", "not_cached", "needs_model")
 
 
 def compare_records(
-    records: Sequence[IndexRecord], found: npt.NDArray[np.bool_], vectors: Vectors, *, keeps_vectors: bool
+    records: Sequence[IndexRecord], found: npt.NDArray[np.bool_], vectors: Vectors, *, keeps_vectors: bool, cuts: bool
 ) -> list[tuple[str, str]]:
     """Compare records with what is stored for their content hashes.
 
@@ -89,6 +91,8 @@ def compare_records(
         Only the rows in `found` mean anything.
     keeps_vectors : bool
         Whether vectors are stored at all.
+    cuts : bool
+        Whether `vectors` were cut, and so scaled, after they were read.
 
     Returns
     -------
@@ -107,7 +111,7 @@ def compare_records(
         if is_stored and record.vector is not None:
             if len(record.vector) != len(vector):
                 faults.append(("other_model", record.doc_id))
-            elif not same_direction(record.vector, vector):
+            elif not same_direction(record.vector, vector, _tolerance(vector, cuts=cuts)):
                 faults.append(("wrong_vector", record.doc_id))
     return faults
 
@@ -119,10 +123,24 @@ def is_altered(record: IndexRecord) -> bool:
     return content_hash(record.document).hex() != record.content_hash
 
 
-def same_direction(a: Vectors, b: Vectors) -> bool:
+def _tolerance(stored: Vectors, *, cuts: bool) -> float:
+    """Tell how far a record's direction may be from that of the stored vector (dim,).
+
+    The record may be of before the model was converted: where the stored values are all values of float16, they may
+    have been rounded since; of vectors that were cut the values do not tell, and any may have been. What moves a vector
+    of length 1 by e turns it by e, but for terms of e**3; each value moves by the relative error or, where it is small,
+    the absolute one.
+    """
+    length = float(np.linalg.norm(stored.astype(np.float64)))
+    if not length or not (cuts or may_be_rounded(stored)):
+        return _TOLERANCE
+    return _TOLERANCE + RELATIVE_ERROR + ABSOLUTE_ERROR * math.sqrt(len(stored)) / length
+
+
+def same_direction(a: Vectors, b: Vectors, tolerance: float = _TOLERANCE) -> bool:
     """Tell whether two vectors (dim,) are the same to an index that measures by cosine."""
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)  # the length of a float32 vector can be infinite
     length_a, length_b = np.linalg.norm(wide_a), np.linalg.norm(wide_b)
     if not length_a or not length_b:
         return bool(length_a == length_b)
-    return bool(np.linalg.norm(wide_a / length_a - wide_b / length_b) <= _TOLERANCE)
+    return bool(np.linalg.norm(wide_a / length_a - wide_b / length_b) <= tolerance)

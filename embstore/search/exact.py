@@ -10,6 +10,7 @@ import numpy as np
 from embstore.canary import check_same_model
 from embstore.codec import Vectors, as_vectors
 from embstore.errors import DamagedStoreError, DimensionError, UnknownModelError
+from embstore.formats import rounded
 from embstore.identity import ModelIdentity
 from embstore.search.base import (
     Document,
@@ -72,8 +73,8 @@ class ExactIndex:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The model whose document vectors the collection has."""
-        return self._collection.current().identity
+        """The model whose document vectors the collection has, in whatever format these are stored."""
+        return self._collection.current().identity.stored_as("float32")
 
     def check_identity(self, identity: ModelIdentity) -> None:
         """Raise CollectionMismatchError where the collection is of another model."""
@@ -81,7 +82,7 @@ class ExactIndex:
 
     def canary(self) -> Vectors | None:
         """Read the one that is stored with the model. See `VectorIndex.canary`."""
-        model = self._store.find_model(self.identity)
+        model = self._store.find_model(self._collection.current().identity)
         return None if model is None else model.canary
 
     def is_filled(self) -> bool:
@@ -141,14 +142,16 @@ class ExactIndex:
             return
         texts = [stored_text(record) for record in records]
         row_of = {text.content_hash: row for row, text in enumerate(texts)}
-        keys = list(row_of)
-        vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in row_of.values()]))
+        keys, rows = list(row_of), list(row_of.values())
+        vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in rows]))
         self._collection.check_dim(vectors.shape[1])
         with self._store.writing():
             identity = self._collection.identity
-            stored = self._store.texts.ensure_collection(self.name, identity).identity
-            check_same_identity(self.name, stored=stored, given=identity)
-            model = self._store.ensure_model(identity, vectors.shape[1], self._canary)
+            variant = self._store.ensure_variant(identity, vectors.shape[1], self._canary).identity
+            stored = self._store.texts.ensure_collection(self.name, variant).identity
+            check_same_identity(self.name, stored=stored.stored_as("float32"), given=identity)
+            model = self._store.ensure_model(stored, vectors.shape[1], self._canary)
+            vectors = rounded(vectors, model.dtype, lambda row: f"the vector of doc_id {texts[rows[row]].doc_id!r:.80}")
             if self._canary is not None and model.canary is not None:  # another process may have stored it since
                 check_same_model(identity, model.canary, self._canary)
             there = self._store.look_up(model, keys)

@@ -79,7 +79,10 @@ class LoadedCollection:
     def current(self) -> StoredCollection:
         """Read what the store has noted of the collection; as long as it is empty, it is of the model asked for."""
         found = self._store.texts.find_collection(self._name) or StoredCollection(self._name, self.identity)
-        return found if found.n_texts else replace(found, identity=self.identity)
+        if found.n_texts:
+            return found
+        model = self._store.find_variant(self.identity)
+        return replace(found, identity=self.identity if model is None else model.identity)
 
     def read(self, text_ids: npt.NDArray[np.int64]) -> dict[int, StoredText]:
         """Read the texts of ascending text_ids, all of which must be there.

@@ -123,7 +123,9 @@ class Reconciliation:
     def judge(self, records: Sequence[IndexRecord]) -> list[tuple[str, str]]:
         """Compare records with the stored vectors, and search for each."""
         found, vectors = self._stored([hash_bytes(record.content_hash) for record in records])
-        faults = compare_records(records, found, vectors, keeps_vectors=self._source.keeps_vectors)
+        faults = compare_records(
+            records, found, vectors, keeps_vectors=self._source.keeps_vectors, cuts=self._source.cuts
+        )
         return faults + [("unreachable", doc_id) for doc_id in self._index.not_found(records)]
 
     def compare_source(self, given: GivenDocuments) -> None:

@@ -12,7 +12,7 @@ from embstore.canary import encode_canary
 from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import UnknownModelError
-from embstore.identity import Role, check_model_name
+from embstore.identity import Role, check_model_name, content_hash
 
 if TYPE_CHECKING:
     from embstore.cache import EmbeddingCache
@@ -42,6 +42,7 @@ class DirectSource:
     """
 
     keeps_vectors = False
+    cuts = False
 
     def __init__(self, encoder: NamedEncoder, *, check_canary: bool = True) -> None:
         self.encoder = encoder
@@ -101,6 +102,7 @@ class CachedSource:
     """
 
     keeps_vectors = True
+    cuts = False
 
     def __init__(self, encoder: NamedEncoder, cache: EmbeddingCache, collection: str) -> None:
         self.encoder = encoder
@@ -132,7 +134,8 @@ class CachedSource:
         """Encode one text and store its vector in place of any there."""
         vectors = self.encoder.encode([text], role="document", batch_size=1)
         self.cache.put_many([doc_id], [text], vectors, model=self.encoder, collection=self._collection)
-        return vectors
+        found, stored = self.cache.stored_vectors([content_hash(text)], self.encoder)  # as it will be found
+        return stored if found.all() else vectors
 
     def encode(self, text: str) -> Vectors:
         """Encode one text, whatever the cache has."""

@@ -31,6 +31,8 @@ class TruncatingSource:
         From each method that gives vectors, where those of the model have fewer values.
     """
 
+    cuts = True
+
     def __init__(self, source: VectorSource, truncate_dim: int) -> None:
         self.encoder = source.encoder
         self.keeps_vectors = source.keeps_vectors

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore.codec import Vectors
-from embstore.identity import ModelIdentity, Setting
+from embstore.identity import Dtype, ModelIdentity, Setting
 from embstore.stores.texts import TextStore
 
 
@@ -28,6 +28,11 @@ class StoredModel:
     dim: int
     canary: Vectors | None
     created_at: str
+
+    @property
+    def dtype(self) -> Dtype:
+        """The format in which its vectors are stored; the canary is float32 in each."""
+        return self.identity.dtype
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class DocumentInfo:
     settings: dict[str, Setting]
     dim: int
     content_hash: str
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -136,11 +142,15 @@ class Store(Protocol):
     """Where rows live.
 
     Every method is atomic. Several writes in one `writing` block are atomic together. Methods may be called from
-    any thread and, after a fork, from the child.
+    any thread and, after a fork, from the child. Vectors cross it as float32, whatever they are stored as: what is
+    read is what was written as `formats.rounded` gives it. A model that was converted after it was found is read and
+    written in its present format.
     """
 
     path: str
     read_only: bool
+    dtype: Dtype
+    """The format of models that are new."""
 
     @property
     def texts(self) -> TextStore:
@@ -153,13 +163,19 @@ class Store(Protocol):
         """Make the writes of a block one transaction, durable when the block ends."""
 
     def find_model(self, identity: ModelIdentity) -> StoredModel | None:
-        """Give the model of an identity."""
+        """Give the model of an identity, in the format that the identity says."""
+
+    def find_variant(self, identity: ModelIdentity) -> StoredModel | None:
+        """Give the model of an identity that says no format in whichever it is stored; of both, in the store's own."""
 
     def find_models(self, model_name: str | None = None) -> list[StoredModel]:
         """Give the models of a name, or all, oldest first."""
 
     def ensure_model(self, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
-        """Give the model of an identity, stored now where it was not."""
+        """Give the model of an identity, stored now where it was not, in the format that the identity says."""
+
+    def ensure_variant(self, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
+        """Give what `find_variant` gives, stored now in the store's own format where it was in none."""
 
     def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
         """Store the canary of a model that has none; keep the one it has."""
@@ -241,6 +257,9 @@ class Store(Protocol):
 
     def rename_model(self, old: str, new: str) -> None:
         """Give all identities of a model another name."""
+
+    def convert(self, model: StoredModel, dtype: Dtype) -> int:
+        """Store the vectors of a model in another format, and tell how many they are."""
 
     def count_documents(self) -> int:
         """Count the rows of the view."""

@@ -13,6 +13,7 @@ from embstore.codec import (
     VECTOR_DTYPE,
     Vectors,
     Words,
+    as_vectors,
     content_sums,
     content_sums_of_documents,
     content_sums_of_vectors,
@@ -144,13 +145,13 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
         A row is not what was written; the message names its doc_id.
     """
     vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
-    read = vectors.read_together(connection, vector_ids, model.dim)
+    read = vectors.read_together(connection, vector_ids, model)
     if read is not None:
-        checksums, distinct = read
-        of_vectors = content_sums_of_vectors(model.model_id, checksums, distinct)[row_of]
+        checksums, values = read
+        of_vectors = content_sums_of_vectors(model.model_id, checksums, values)[row_of]
         if is_content(of_vectors, _content_sums(model, listing)).all():
-            return distinct, row_of
-    rows = vectors.read(connection, vector_ids, model.dim)
+            return as_vectors(values), row_of
+    rows = vectors.read(connection, vector_ids, model)
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
     sound &= content_sums(rows.content_hashes)[row_of] == _content_sums(model, listing)
     if not sound.all():

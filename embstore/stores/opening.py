@@ -178,6 +178,8 @@ def _migrate(path: Path, timeout_s: float) -> None:
 
     with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        # A table that is made anew would be emptied row by row, each looked for in all that refers to it.
+        connection.execute("PRAGMA foreign_keys = OFF")
         with immediate(connection):
             if schema.read_version(connection, str(path)) < schema.SCHEMA_VERSION:
                 migrations.apply(SqliteUtilsDatabase(connection))

@@ -11,14 +11,15 @@ from sqlite3 import Connection, DatabaseError
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import VECTOR_DTYPE, Vectors, blob_to_vector, is_sound
-from embstore.errors import DimensionError, ModelExistsError, UnknownModelError
-from embstore.identity import ModelIdentity
+from embstore.codec import Vectors, is_sound
+from embstore.formats import STORED_DTYPES
+from embstore.identity import Dtype, ModelIdentity
 from embstore.stores import bulk, forgetting, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.sqlite_errors import is_damage
+from embstore.stores.sqlite_models import SQLiteModels
 from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.tables import collections, documents, encodings, joined, models, vectors
 
@@ -27,7 +28,7 @@ LISTED_AT_ONCE = 1000
 _logger = logging.getLogger("embstore.stores")
 
 
-class SQLiteStore:
+class SQLiteStore(SQLiteModels):
     """A `Store` in one SQLite file; see `embstore.stores.base.Store` for what each method does.
 
     Parameters
@@ -37,15 +38,23 @@ class SQLiteStore:
         How long to wait for another process's lock.
     allow_network_filesystem : bool
         Use a file whose file system cannot be trusted with locks.
+    dtype : "float32" or "float16"
+        The format of models that are new.
     """
 
-    def __init__(self, path: str | Path, *, timeout_s: float = 30.0, allow_network_filesystem: bool = False) -> None:
-        self._database = Database(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        timeout_s: float = 30.0,
+        allow_network_filesystem: bool = False,
+        dtype: Dtype = "float32",
+    ) -> None:
+        super().__init__(Database(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem), dtype)
         self.path = self._database.path
         self.read_only = self._database.read_only
         self.texts = SQLiteTexts(self._database)
         self._notes_speeds: bool | None = None  # not known yet
-        self._found: dict[ModelIdentity, tuple[StoredModel, int]] = {}  # with the checksums of their rows
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `Store.reading`."""
@@ -56,89 +65,12 @@ class SQLiteStore:
         self._look_at_speeds()
         return self._database.writing()
 
-    # --- models -----------------------------------------------------------------------------
-
-    def find_model(self, identity: ModelIdentity) -> StoredModel | None:
-        """See `Store.find_model`."""
-        with self._database.reading() as connection:
-            model = models.find(connection, identity)
-        if model is not None:
-            self._found[identity] = (model, models.checksum(model))
-        return model
-
-    def find_models(self, model_name: str | None = None) -> list[StoredModel]:
-        """See `Store.find_models`."""
-        with self._database.reading() as connection:
-            return models.find_by_name(connection, model_name)
-
-    def ensure_model(self, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
-        """See `Store.ensure_model`.
-
-        Raises
-        ------
-        DimensionError
-            The model is stored with another dimension.
-        """
-        with self._database.writing() as connection:
-            model = models.find(connection, identity)
-            expected_dim = dim
-            if model is not None:
-                expected_dim = model.dim
-            elif canary is not None:
-                expected_dim = canary.size
-            if expected_dim != dim:
-                raise DimensionError(
-                    f"the vectors have {dim} values, those of model {str(identity)!r} have {expected_dim}; "
-                    f"store them under another model_name=",
-                    model_name=identity.model_name,
-                    dim=dim,
-                    expected_dim=expected_dim,
-                )
-            return model or models.insert(connection, identity, dim, canary)
-
-    def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
-        """See `Store.set_canary`."""
-        with self._database.writing() as connection:
-            current = models.find(connection, model.identity)
-            if current is None or current.canary is not None:
-                return current or model
-            current = StoredModel(current.model_id, current.identity, current.dim, canary, current.created_at)
-            models.update(connection, current)
-            return current
-
-    def rename_model(self, old: str, new: str) -> None:
-        """See `Store.rename_model`.
-
-        Raises
-        ------
-        UnknownModelError
-            There is no `old`.
-        ModelExistsError
-            There is a `new` with the settings of one of `old`; nothing was changed.
-        """
-        with self._database.writing() as connection:
-            found = models.find_by_name(connection, old)
-            if not found:
-                raise UnknownModelError(f"no model {old!r} is stored in {self.path!r}", model_name=old)
-            for model in found:
-                identity = model.identity.renamed(new)
-                if models.find(connection, identity) is not None:
-                    raise ModelExistsError(
-                        f"{str(identity)!r} is stored already, so {old!r} cannot take its name; "
-                        f"clear(model_name=...) one of the two, or choose another name",
-                        model_name=new,
-                    )
-                models.update(
-                    connection, StoredModel(model.model_id, identity, model.dim, model.canary, model.created_at)
-                )
-            collections.rename_model(connection, old, new)
-
     # --- vectors and documents --------------------------------------------------------------
 
     def look_up(self, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
         """See `Store.look_up`."""
         with self._database.reading() as connection:
-            return vectors.look_up(connection, model, content_hashes)
+            return vectors.look_up(connection, self._as_now(connection, model), content_hashes)
 
     def recorded(
         self,
@@ -159,7 +91,9 @@ class SQLiteStore:
         """See `Store.read_documents`."""
         with self._database.reading() as connection:
             vector_ids = documents.pointers(connection, model, collection, doc_ids, content_hashes)
-            return vectors.read_sound(connection, model, vector_ids, content_hashes) if vector_ids.all() else None
+            if not vector_ids.all():
+                return None
+            return vectors.read_sound(connection, self._as_now(connection, model), vector_ids, content_hashes)
 
     def read_document(
         self, identity: ModelIdentity, collection: str, doc_id: str, content_hash: bytes
@@ -171,10 +105,11 @@ class SQLiteStore:
         rows = self._database.fetch(joined.ONE, (model.model_id, collection, doc_id))
         try:
             ((checksum_now, doc_checksum, checksum, blob),) = rows
-            if checksum_now == model_checksum and len(blob) == model.dim * VECTOR_DTYPE.itemsize:
+            values = np.frombuffer(blob, dtype=STORED_DTYPES[model.dtype])
+            if checksum_now == model_checksum and len(values) == model.dim:
                 place = (collection, doc_id, doc_checksum)
                 if is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash):
-                    return model, blob_to_vector(blob)
+                    return model, values.astype(np.float32)
         except (TypeError, ValueError):  # not there, or damaged
             pass
         return None
@@ -184,14 +119,18 @@ class SQLiteStore:
     ) -> int:
         """See `Store.insert_vectors`."""
         with self._database.writing() as connection:
-            return vectors.insert(connection, model, content_hashes, vectors_, standalone=standalone)
+            return vectors.insert(
+                connection, self._as_now(connection, model), content_hashes, vectors_, standalone=standalone
+            )
 
     def replace_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
     ) -> int:
         """See `Store.replace_vectors`."""
         with self._database.writing() as connection:
-            n_new, n_changed = vectors.replace(connection, model, content_hashes, vectors_, standalone=standalone)
+            n_new, n_changed = vectors.replace(
+                connection, self._as_now(connection, model), content_hashes, vectors_, standalone=standalone
+            )
             if n_changed:
                 collections.vectors_changed(connection, models.identities(connection, [model.model_id]))
             return n_new
@@ -199,7 +138,7 @@ class SQLiteStore:
     def mark_standalone(self, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
         """See `Store.mark_standalone`."""
         with self._database.writing() as connection:
-            vectors.mark_standalone(connection, model, content_hashes)
+            vectors.mark_standalone(connection, self._as_now(connection, model), content_hashes)
 
     def note_encoding(self, model: StoredModel, *, n_texts: int, n_chars: int, seconds: float) -> None:
         """See `Store.note_encoding`; damage to its table prevents nothing that is written with it."""
@@ -239,6 +178,7 @@ class SQLiteStore:
     ) -> tuple[list[str], Vectors]:
         """See `Store.matrix`."""
         with self._database.reading() as connection:
+            model = self._as_now(connection, model)
             if doc_ids is None:
                 listing = bulk.list_all(connection, model, collection)
             else:
@@ -259,7 +199,7 @@ class SQLiteStore:
             n_expected = int(n_documents[page].sum())
             with self._database.reading() as connection:
                 listing = bulk.list_range(connection, model, collection, vector_ids[page], n_expected)
-                distinct, row_of = bulk.read_distinct(connection, model, listing)
+                distinct, row_of = bulk.read_distinct(connection, self._as_now(connection, model), listing)
             # Several documents a vector can make a page longer than was asked for.
             for cut in range(0, len(row_of), batch_rows):
                 stop = cut + batch_rows

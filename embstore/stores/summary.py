@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from sqlite3 import Connection
 
-from embstore.codec import DTYPE_NAME
 from embstore.stores.base import DocumentInfo, ModelInfo, Stats, StoredModel
 from embstore.stores.tables import documents, models
 
@@ -61,7 +60,7 @@ def _model_info(connection: Connection, model: StoredModel) -> ModelInfo:
         model_name=model.identity.model_name,
         settings=model.identity.settings,
         dim=model.dim,
-        dtype=DTYPE_NAME,
+        dtype=model.dtype,
         created_at=model.created_at,
         n_vectors=n_vectors,
         n_documents=n_documents,
@@ -76,6 +75,6 @@ def list_documents(
     rows = connection.execute(LIST_DOCUMENTS, (model.model_id, collection, after, limit)).fetchall()
     identity = model.identity
     return [
-        DocumentInfo(doc_id, collection, identity.model_name, identity.settings, model.dim, content_hash)
+        DocumentInfo(doc_id, collection, identity.model_name, identity.settings, model.dim, content_hash, model.dtype)
         for doc_id, content_hash in rows
     ]

@@ -118,7 +118,7 @@ def _vectors(connection: Connection) -> Iterator[Problem]:
         for model in model_of.values():
             # Sorted: a damaged id can stand anywhere.
             ids = np.unique([row[0] for row in rows if row[1:] == (model.model_id, model.dim)]).astype(np.int64)
-            stored = vectors.read(connection, ids, model.dim)
+            stored = vectors.read(connection, ids, model)
             for vector_id in ids[~stored.sound(model.model_id, stored.content_hashes)].tolist():
                 yield Problem("vectors", f"vector_id {vector_id}", "the row is not what was written (checksum)")
 

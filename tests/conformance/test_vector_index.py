@@ -50,18 +50,28 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
+def half_store(tmp_path: Path) -> Iterator[Store]:
+    """The same, for vectors that are stored as float16."""
+    store = open_store(tmp_path / "half.db", dtype="float16")
+    yield store
+    assert store.verify() == []
+    store.close()
+
+
+@pytest.fixture
 def make_index(request: pytest.FixtureRequest) -> OpenIndex:
     """Open a collection of the index that `kind` names."""
 
     def make_index(kind: str, name: str, identity: ModelIdentity = IDENTITY) -> VectorIndex:
         if kind == "chroma":
             return ChromaIndex(request.getfixturevalue("client"), name, identity)
-        return ExactIndex(request.getfixturevalue("store"), name, identity)
+        store = "half_store" if kind == "exact, float16" else "store"
+        return ExactIndex(request.getfixturevalue(store), name, identity)
 
     return make_index
 
 
-@pytest.fixture(params=["chroma", "exact"])
+@pytest.fixture(params=["chroma", "exact", "exact, float16"])
 def open_index(request: pytest.FixtureRequest, make_index: OpenIndex) -> OpenIndex:
     """Open a collection that only this test has; by another name, another one."""
     unique = uuid.uuid4().hex
@@ -82,7 +92,8 @@ def document(doc_id: str, text: str = "text", metadata: Metadata | None = None) 
 
 
 def vectors(*texts: str) -> Vectors:
-    return CountingEncoder().vectors(list(texts))
+    """Of values that float16 has too, so that every index gives them back."""
+    return CountingEncoder().vectors(list(texts)).astype(np.float16).astype(np.float32)
 
 
 def put(index: VectorIndex, *documents: Document) -> None:

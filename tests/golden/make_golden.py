@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from embstore import EmbeddingCache, content_hash
+from embstore import EmbeddingCache, content_hash, filling
+from embstore.identity import ModelIdentity
+from embstore.search.base import IndexRecord
+from embstore.search.exact import ExactIndex
 from embstore.stores import schema
 from embstore.stores.tables import models
 
@@ -71,14 +75,19 @@ SETTINGS = {"revision": "abc", "max_seq_length": 256, "scale": 1.0, "lower": Tru
 ASYMMETRIC = GoldenQueryEncoder("asymmetric", dim=32, **SETTINGS)
 QUERY = "what is the weather like?"
 
+# Of an exact index: the texts and metadata of one of the collections above.
+TEXTS_OF = "other"
+METADATA = {"größer": [1.5, 2.0], "year": 2026, "draft": True}
+
 # Bits that must survive: -0.0, subnormals, the smallest and the largest.
 BITS = np.array([[0x80000000, 1, 0x807FFFFF, 0x00800000], [0x7F7FFFFF, 0xFF7FFFFF, 0x3F800001, 0]], np.uint32)
 
 
 def make(path: Path) -> None:
     """Fill a new file."""
-    with mock.patch.object(models, "datetime") as datetime:
+    with mock.patch.object(models, "datetime") as datetime, mock.patch.object(filling, "time") as clock:
         datetime.datetime.now.return_value.isoformat.return_value = CREATED_AT
+        clock.perf_counter.side_effect = count(step=0.25)  # seconds: each call of an encoder takes as long
         with EmbeddingCache(path) as cache:
             cache.get("first", FORMER, PLAIN)
             for (collection, doc_id), text in DOCUMENTS.items():
@@ -87,6 +96,13 @@ def make(path: Path) -> None:
             cache.get_many(["a", "b"], ["one", "two"], ASYMMETRIC)
             cache.embed_query(QUERY, ASYMMETRIC)
             cache.put_many(["bits", "more bits"], ["one", "two"], BITS.view(np.float32), model_name="without canary")
+            ExactIndex(cache.store, TEXTS_OF, ModelIdentity("plain")).put(
+                [
+                    IndexRecord(doc_id, text, None, METADATA, PLAIN.vector(text))
+                    for (collection, doc_id), text in DOCUMENTS.items()
+                    if collection == TEXTS_OF
+                ]
+            )
             assert cache.verify() == []
 
 

@@ -22,6 +22,8 @@ from embstore import (
     content_hash,
 )
 from embstore.canary import CANARY_TEXT
+from embstore.formats import rounded
+from embstore.identity import DTYPES, Dtype
 from tests.fakes import CountingEncoder
 
 NAMES = ["one", "two", "three"]
@@ -34,6 +36,7 @@ texts = st.sampled_from(TEXTS)
 doc_ids = st.sampled_from(DOC_IDS)
 collections = st.sampled_from(COLLECTIONS)
 documents = st.dictionaries(doc_ids, texts, min_size=1)
+dtypes = st.sampled_from(DTYPES)
 
 
 class CrashError(Exception):
@@ -57,7 +60,7 @@ class CacheMachine(RuleBasedStateMachine):
     """A cache beside what it should hold.
 
     `vectors` maps (name, text) to the bytes that must come back, `standalone` those that were cached without an id,
-    `documents` maps (name, collection, doc_id) to its text.
+    `documents` maps (name, collection, doc_id) to its text, `formats` a name that is stored to how its vectors are.
     """
 
     def __init__(self) -> None:
@@ -67,17 +70,28 @@ class CacheMachine(RuleBasedStateMachine):
         self.vectors: dict[tuple[str, str], bytes] = {}
         self.standalone: set[tuple[str, str]] = set()
         self.documents: dict[tuple[str, str, str], str] = {}
-        self.stored_names: set[str] = set()
+        self.formats: dict[str, Dtype] = {}
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(dtype=dtypes)
+    def begin(self, dtype: Dtype) -> None:
         self.encoders = {name: FailingEncoder(dim=3, model_name=name, seed=i) for i, name in enumerate(NAMES)}
-        self.cache = EmbeddingCache(self.path)
+        self.cache = EmbeddingCache(self.path, dtype=dtype)
 
     # --- what is expected -------------------------------------------------------------------
 
+    @property
+    def stored_names(self) -> set[str]:
+        return set(self.formats)
+
+    def note_stored(self, name: str) -> None:
+        self.formats.setdefault(name, self.cache.dtype)
+
+    def as_stored(self, name: str, vectors: np.ndarray) -> list[bytes]:
+        return [vector.tobytes() for vector in rounded(vectors, self.formats.get(name, self.cache.dtype))]
+
     def vector(self, name: str, text: str) -> bytes:
-        return self.encoders[name].vector(text).tobytes()
+        (vector,) = self.as_stored(name, self.encoders[name].vectors([text]))
+        return vector
 
     def encoded(self, name: str, asked: list[str]) -> list[str]:
         """Take the texts of a call for stored, and give those that must be encoded for it."""
@@ -85,7 +99,7 @@ class CacheMachine(RuleBasedStateMachine):
         for text in missing:
             self.vectors[name, text] = self.vector(name, text)
         if asked:
-            self.stored_names.add(name)
+            self.note_stored(name)
         return sorted(missing)
 
     def check(self, name: str, asked: list[str], found: np.ndarray, missing: list[str]) -> None:
@@ -146,9 +160,9 @@ class CacheMachine(RuleBasedStateMachine):
         by_name = by_name and name in self.stored_names
         whose: dict[str, Any] = {"model_name": name} if by_name else {"model": encoder}
         assert self.cache.put_many(given, given.values(), put, collection=collection, **whose) == n_new
-        self.stored_names.add(name)
-        for (doc_id, text), vector in zip(given.items(), put, strict=True):
-            self.vectors[name, text] = vector.tobytes()
+        self.note_stored(name)
+        for (doc_id, text), vector in zip(given.items(), self.as_stored(name, put), strict=True):
+            self.vectors[name, text] = vector
             self.documents[name, collection, doc_id] = text
 
     # --- failures ---------------------------------------------------------------------------
@@ -184,6 +198,8 @@ class CacheMachine(RuleBasedStateMachine):
                 self.cache.get_many(given, given.values(), self.encoders[name], collection=collection)
                 self.cache.invalidate(DOC_IDS[:2])
                 self.cache.prune(standalone=True)
+                if old in self.stored_names:
+                    self.cache.convert(old, dtype="float16")
                 if old in self.stored_names and new not in self.stored_names | {name}:
                     self.cache.rename_model(old, new)
                 self.cache.clear(collection=collection)
@@ -207,14 +223,16 @@ class CacheMachine(RuleBasedStateMachine):
             gone = {key for key in self.vectors if name in (None, key[0])}
             self.vectors = {key: vector for key, vector in self.vectors.items() if key not in gone}
             self.standalone -= gone
-            self.stored_names -= set(NAMES) if name is None else {name}
+            for forgotten in NAMES if name is None else [name]:
+                self.formats.pop(forgotten, None)
 
     @rule(standalone=st.booleans(), dry_run=st.booleans())
     def prune(self, standalone: bool, dry_run: bool) -> None:
         unused = set(self.vectors) - self.used()
         gone = unused if standalone else unused - self.standalone
         report = self.cache.prune(standalone=standalone, dry_run=dry_run)
-        assert report == PruneReport(len(gone), 12 * len(gone), removed=not dry_run)
+        n_bytes = sum(6 if self.formats[name] == "float16" else 12 for name, _ in gone)
+        assert report == PruneReport(len(gone), n_bytes, removed=not dry_run)
         if not dry_run:
             self.vectors = {key: vector for key, vector in self.vectors.items() if key not in gone}
             self.standalone -= gone
@@ -237,12 +255,25 @@ class CacheMachine(RuleBasedStateMachine):
         self.vectors = {(now.get(name, name), text): vector for (name, text), vector in self.vectors.items()}
         self.standalone = {(now.get(name, name), text) for name, text in self.standalone}
         self.documents = {(now.get(key[0], key[0]), *key[1:]): text for key, text in self.documents.items()}
-        self.stored_names = {now.get(name, name) for name in self.stored_names}
+        self.formats = {now.get(name, name): dtype for name, dtype in self.formats.items()}
 
-    @rule()
-    def reopen(self) -> None:
+    @rule(name=names, dtype=dtypes)
+    def convert(self, name: str, dtype: Dtype) -> None:
+        if name not in self.stored_names:
+            with pytest.raises(UnknownModelError):
+                self.cache.convert(name, dtype=dtype)
+            return
+        n_vectors = len([key for key in self.vectors if key[0] == name])
+        assert self.cache.convert(name, dtype=dtype) == (0 if self.formats[name] == dtype else n_vectors)
+        self.formats[name] = dtype
+        for key, vector in self.vectors.items():
+            if key[0] == name:
+                (self.vectors[key],) = self.as_stored(name, np.frombuffer(vector, np.float32)[None])
+
+    @rule(dtype=dtypes)
+    def reopen(self, dtype: Dtype) -> None:
         self.cache.close()
-        self.cache = EmbeddingCache(self.path)
+        self.cache = EmbeddingCache(self.path, dtype=dtype)
 
     @rule()
     def compact(self) -> None:
@@ -277,7 +308,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert stats.n_vectors == len(self.vectors)
         assert stats.n_unused == len(set(self.vectors) - self.used())
         assert stats.n_doc_ids == len({doc_id for _, _, doc_id in self.documents})
-        assert {model.model_name for model in stats.models} == self.stored_names
+        assert {model.model_name: model.dtype for model in stats.models} == self.formats
 
     @invariant()
     def documents_are_contained(self) -> None:

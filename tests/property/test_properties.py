@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from embstore import EmbeddingCache, ModelIdentity, content_hash
+from embstore.formats import ABSOLUTE_ERROR, LARGEST_FLOAT16, RELATIVE_ERROR, SMALLEST_NORMAL
+from embstore.identity import Dtype
 from tests.fakes import CountingEncoder
 
 texts = st.text(st.characters(), max_size=20)  # lone surrogates too
@@ -23,14 +25,21 @@ ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=10)
 setting_values = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
 )
-model_settings = st.dictionaries(st.text(max_size=5).filter(lambda key: key != "role"), setting_values, max_size=4)
+model_settings = st.dictionaries(
+    st.text(max_size=5).filter(lambda key: key not in ("role", "dtype")), setting_values, max_size=4
+)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
 
 
+in_float16 = st.floats(-LARGEST_FLOAT16, LARGEST_FLOAT16, width=32, allow_subnormal=True) | st.floats(
+    -(2.0**-13), 2.0**-13, width=32, allow_subnormal=True
+)
+
+
 @contextmanager
-def new_cache() -> Iterator[EmbeddingCache]:
+def new_cache(dtype: Dtype = "float32") -> Iterator[EmbeddingCache]:
     """A cache in a folder of its own; sound at the end."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddingCache(Path(folder) / "embeddings.db") as cache:
+    with tempfile.TemporaryDirectory() as folder, EmbeddingCache(Path(folder) / "embeddings.db", dtype=dtype) as cache:
         yield cache
         assert cache.verify() == []
 
@@ -113,6 +122,34 @@ def test_any_finite_vectors_come_back_bit_for_bit(vectors: np.ndarray) -> None:
         cache.put_many(names, names, vectors, model_name="m")
         found, matrix = cache.matrix("m", doc_ids=names)
         assert (found, matrix.view(np.uint32).tolist()) == (names, vectors.view(np.uint32).tolist())
+
+
+@settings(max_examples=60)
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=in_float16))
+def test_float16_moves_a_value_by_no_more_than_is_said(vectors: np.ndarray) -> None:
+    names = [f"doc {i}" for i in range(len(vectors))]
+    with new_cache("float16") as cache:
+        cache.put_many(names, names, vectors, model_name="m")
+        stored = cache.matrix("m", doc_ids=names)[1]
+        magnitudes = np.abs(vectors.astype(np.float64))
+        allowed = np.where(magnitudes >= SMALLEST_NORMAL, RELATIVE_ERROR * magnitudes, ABSOLUTE_ERROR)
+        assert (np.abs(stored - vectors.astype(np.float64)) <= allowed).all()
+        assert stored.tobytes() == vectors.astype(np.float16).astype(np.float32).tobytes()
+        cache.convert("m", dtype="float32")
+        cache.convert("m", dtype="float16")
+        assert cache.matrix("m", doc_ids=names)[1].tobytes() == stored.tobytes()
+
+
+@given(st.integers(0, 2**32), st.sampled_from([2, 3, 8, 384]))
+def test_float16_turns_vectors_by_less_than_a_thousandth(seed: int, dim: int) -> None:
+    one, other = np.random.default_rng(seed).standard_normal((2, dim))
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    one, other = (vector / np.linalg.norm(vector) for vector in (one, other))
+    rounded_one, rounded_other = (vector.astype(np.float16).astype(np.float64) for vector in (one, other))
+    assert abs(cosine(one, other) - cosine(rounded_one, rounded_other)) < 0.001
 
 
 @settings(max_examples=30)

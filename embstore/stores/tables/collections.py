@@ -64,6 +64,13 @@ def rename_model(connection: Connection, old: str, new: str) -> None:
             put(connection, replace(collection, identity=collection.identity.renamed(new)))
 
 
+def change_model(connection: Connection, old: ModelIdentity, new: ModelIdentity) -> None:
+    """Make all collections of a model those of another one, which has others of its vectors."""
+    for collection in _sound(connection):
+        if collection.identity == old:
+            put(connection, replace(collection, identity=new, vectors_version=collection.vectors_version + 1))
+
+
 def vectors_changed(connection: Connection, identities: Collection[ModelIdentity] | None) -> None:
     """Note that vectors of some models were replaced or removed; None: of whatever models."""
     if identities is not None and not identities:

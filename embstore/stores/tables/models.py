@@ -7,9 +7,9 @@ from collections.abc import Collection
 from sqlite3 import Connection, DatabaseError
 from typing import Any
 
-from embstore.codec import DTYPE_NAME, Vectors, as_vectors, blob_to_vector, model_checksum
+from embstore.codec import Vectors, as_vectors, blob_to_vector, model_checksum
 from embstore.errors import DamagedStoreError
-from embstore.identity import ModelIdentity
+from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel
 from embstore.stores.sqlite_errors import is_damage
 
@@ -28,6 +28,12 @@ WHERE model_name = ?1 OR ?1 IS NULL
 ORDER BY model_id
 """
 
+FIND_DTYPE = """
+SELECT dtype
+FROM models
+WHERE model_id = ?
+"""
+
 IDS = """
 SELECT model_id
 FROM models
@@ -41,7 +47,7 @@ VALUES (?, ?, ?, ?, ?, ?, 0)
 
 UPDATE = """
 UPDATE models
-SET model_name = ?, canary = ?, checksum = ?
+SET model_name = ?, settings = ?, dtype = ?, canary = ?, checksum = ?
 WHERE model_id = ?
 """
 
@@ -64,6 +70,22 @@ def find(connection: Connection, identity: ModelIdentity) -> StoredModel | None:
 def find_by_name(connection: Connection, model_name: str | None) -> list[StoredModel]:
     """Read the models of a name (None: all), oldest first."""
     return [checked(row) for row in connection.execute(FIND_BY_NAME, (model_name,)).fetchall()]
+
+
+def find_variant(connection: Connection, identity: ModelIdentity, preferred: Dtype) -> StoredModel | None:
+    """Read the model of an identity in the format that it says or, where it says none, in whichever is stored."""
+    asked: tuple[Dtype, ...] = DTYPES if identity.dtype == "float32" else ("float16",)
+    for dtype in sorted(asked, key=lambda dtype: dtype != preferred):
+        model = find(connection, identity.stored_as(dtype))
+        if model is not None:
+            return model
+    return None
+
+
+def dtype_now(connection: Connection, model: StoredModel) -> Dtype:
+    """Tell in which format a model is stored that was found a while ago; that of then where it is gone or damaged."""
+    row = connection.execute(FIND_DTYPE, (model.model_id,)).fetchone()
+    return row[0] if row is not None and row[0] in DTYPES else model.dtype
 
 
 def ids(connection: Connection, model_name: str | None) -> list[int]:
@@ -91,7 +113,7 @@ def insert(connection: Connection, identity: ModelIdentity, dim: int, canary: Ve
     created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     blob = None if canary is None else as_vectors(canary).tobytes()
     cursor = connection.execute(
-        INSERT, (identity.model_name, identity.settings_json, dim, DTYPE_NAME, blob, created_at)
+        INSERT, (identity.model_name, identity.settings_json, dim, identity.dtype, blob, created_at)
     )
     model = StoredModel(int(cursor.lastrowid or 0), identity, dim, canary, created_at)
     update(connection, model)
@@ -99,9 +121,10 @@ def insert(connection: Connection, identity: ModelIdentity, dim: int, canary: Ve
 
 
 def update(connection: Connection, model: StoredModel) -> None:
-    """Write a model's name and canary, and the checksum of its row."""
+    """Write a model's identity and canary, and the checksum of its row."""
     blob = None if model.canary is None else as_vectors(model.canary).tobytes()
-    connection.execute(UPDATE, (model.identity.model_name, blob, checksum(model), model.model_id))
+    fields = (model.identity.model_name, model.identity.settings_json, model.dtype, blob)
+    connection.execute(UPDATE, (*fields, checksum(model), model.model_id))
 
 
 def delete(connection: Connection, model_id: int) -> None:
@@ -120,7 +143,7 @@ def checked(row: tuple[Any, ...]) -> StoredModel:
     try:
         vector = None if canary is None else blob_to_vector(canary)
         model = StoredModel(model_id, ModelIdentity(model_name, settings), dim, vector, created_at)
-        sound = dtype == DTYPE_NAME and checksum(model) == stored
+        sound = dtype == model.dtype and checksum(model) == stored
     except (TypeError, ValueError, AttributeError):
         sound = False
     if not sound:
@@ -135,6 +158,6 @@ def checked(row: tuple[Any, ...]) -> StoredModel:
 def checksum(model: StoredModel) -> int:
     """Give the checksum of a model's row."""
     identity = model.identity
-    fields = (identity.model_name, identity.settings_json, model.dim, DTYPE_NAME, model.created_at)
+    fields = (identity.model_name, identity.settings_json, model.dim, model.dtype, model.created_at)
     canary = None if model.canary is None else as_vectors(model.canary).tobytes()
     return model_checksum(model.model_id, fields, canary)

@@ -13,16 +13,18 @@ import numpy.typing as npt
 
 from embstore.codec import (
     HASH_BYTES,
-    VECTOR_DTYPE,
     Checksums,
     ContentHashes,
+    StoredValues,
     Vectors,
+    as_vectors,
     content_sums,
     content_sums_of_vectors,
     is_content,
     vector_checksums,
     vectors_to_blobs,
 )
+from embstore.formats import STORED_DTYPES, as_stored, rounded
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import KEYS_AT_ONCE, SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
@@ -112,7 +114,8 @@ class Rows:
 
     Attributes
     ----------
-    vectors : ndarray of shape (n, dim), float32
+    values : ndarray of shape (n, dim), float32 or float16
+        In the format of the model.
     present : ndarray of shape (n,), bool
         There is such a row, and it could be read.
     content_hashes : ndarray of shape (n, 32), uint8
@@ -120,26 +123,31 @@ class Rows:
     standalone : ndarray of shape (n,), uint64
     """
 
-    vectors: Vectors
+    values: StoredValues
     present: npt.NDArray[np.bool_]
     content_hashes: npt.NDArray[np.uint8]
     checksums: npt.NDArray[np.int64]
     standalone: npt.NDArray[np.uint64]
 
     @classmethod
-    def empty(cls, n: int, dim: int) -> Rows:
+    def empty(cls, n: int, model: StoredModel) -> Rows:
         """Make room for n rows."""
         return cls(
-            vectors=np.zeros((n, dim), dtype=VECTOR_DTYPE),
+            values=np.zeros((n, model.dim), dtype=STORED_DTYPES[model.dtype]),
             present=np.zeros(n, dtype=np.bool_),
             content_hashes=np.zeros((n, HASH_BYTES), dtype=np.uint8),
             checksums=np.zeros(n, dtype=np.int64),
             standalone=np.zeros(n, dtype=np.uint64),
         )
 
+    @property
+    def vectors(self) -> Vectors:
+        """The values as float32: (n, dim)."""
+        return as_vectors(self.values)
+
     def sound(self, model_id: int, content_hashes: ContentHashes) -> npt.NDArray[np.bool_]:
         """Tell which rows are what was written for these contents: (n,) bool."""
-        expected = vector_checksums(model_id, content_hashes, self.standalone, self.vectors)
+        expected = vector_checksums(model_id, content_hashes, self.standalone, self.values)
         sound: npt.NDArray[np.bool_] = self.present & (self.checksums == expected)
         return sound
 
@@ -161,7 +169,10 @@ def find_ids(connection: Connection, model_id: int, content_hashes: Sequence[byt
 
 
 def read(
-    connection: Connection, vector_ids: npt.NDArray[np.int64], dim: int, targets: npt.NDArray[np.intp] | None = None
+    connection: Connection,
+    vector_ids: npt.NDArray[np.int64],
+    model: StoredModel,
+    targets: npt.NDArray[np.intp] | None = None,
 ) -> Rows:
     """Read rows in the order in which the file holds them.
 
@@ -169,11 +180,11 @@ def read(
     ----------
     vector_ids : ndarray of shape (n,), int64
         Distinct and ascending.
-    dim : int
+    model : StoredModel
     targets : ndarray of shape (n,), int, optional
         The place of each row in the result, a permutation; by default that of its id.
     """
-    rows = Rows.empty(len(vector_ids), dim)
+    rows = Rows.empty(len(vector_ids), model)
     if targets is None:
         targets = np.arange(len(vector_ids))
     for start in range(0, len(vector_ids), KEYS_AT_ONCE):
@@ -196,11 +207,11 @@ def _read_into(
             raise ValueError("rows that were not asked for")
         at = targets[rank]
         hash_matrix = _as_matrix(content_hashes, np.dtype(np.uint8))
-        vectors = _as_matrix(blobs, VECTOR_DTYPE)
+        values = _as_matrix(blobs, rows.values.dtype)
         rows.checksums[at] = np.array(checksums, dtype=np.int64)
         rows.standalone[at] = np.array(standalone, dtype=np.uint64)
         rows.content_hashes[at] = hash_matrix
-        rows.vectors[at] = vectors
+        rows.values[at] = values
         rows.present[at] = True
     except (DatabaseError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, DatabaseError) and not is_damage(error):
@@ -235,7 +246,7 @@ def look_up(connection: Connection, model: StoredModel, content_hashes: Sequence
     vector_ids = np.fromiter((id_of.get(key, 0) for key in content_hashes), dtype=np.int64, count=len(content_hashes))
     stored = np.flatnonzero(vector_ids)
     order = np.argsort(vector_ids[stored])
-    rows = read(connection, vector_ids[stored][order], model.dim, targets=order)
+    rows = read(connection, vector_ids[stored][order], model, targets=order)
     sound = rows.sound(model.model_id, [content_hashes[i] for i in stored.tolist()])
     if len(stored) == len(content_hashes):
         return VectorLookup(rows.vectors, sound, ~sound, rows.standalone == 1, vector_ids)
@@ -269,37 +280,40 @@ def read_sound(
     is_shared = len(distinct) < len(vector_ids)
     if is_shared and any(hashes[row] != key for row, key in zip(row_of.tolist(), content_hashes, strict=True)):
         return None
-    read = read_together(connection, distinct, model.dim, None if is_shared else first)
+    read = read_together(connection, distinct, model, None if is_shared else first)
     if read is None:
         return None
-    checksums, vectors = read
-    of_vectors = content_sums_of_vectors(model.model_id, checksums, vectors)
+    checksums, values = read
+    of_vectors = content_sums_of_vectors(model.model_id, checksums, values)
     if not is_content(of_vectors, content_sums(hashes if is_shared else content_hashes)).all():
         return None
-    return vectors[row_of] if is_shared else vectors
+    return as_vectors(values[row_of] if is_shared else values)
 
 
 def read_together(
-    connection: Connection, vector_ids: npt.NDArray[np.int64], dim: int, targets: npt.NDArray[np.intp] | None = None
-) -> tuple[Checksums, Vectors] | None:
-    """Read the checksums and vectors of rows, unchecked, where all are there; in half the time that `read` takes.
+    connection: Connection,
+    vector_ids: npt.NDArray[np.int64],
+    model: StoredModel,
+    targets: npt.NDArray[np.intp] | None = None,
+) -> tuple[Checksums, StoredValues] | None:
+    """Read the checksums and values of rows, unchecked, where all are there; in half the time that `read` takes.
 
     SQLite puts rows together in the order in which it finds them, that of their ids: should it ever be another, then
     no checksum fits.
 
     Parameters
     ----------
-    vector_ids, dim, targets
+    vector_ids, model, targets
         As of `read`.
 
     Returns
     -------
     checksums : ndarray of shape (n,), int64
-    vectors : ndarray of shape (n, dim), float32
-        None in place of both where a row is missing or is not of these types.
+    values : ndarray of shape (n, dim), float32 or float16
+        In the format of the model. None in place of both where a row is missing or is not of these types.
     """
     checksums = np.empty(len(vector_ids), dtype=np.int64)
-    vectors = np.empty((len(vector_ids), dim), dtype=VECTOR_DTYPE)
+    values = np.empty((len(vector_ids), model.dim), dtype=STORED_DTYPES[model.dtype])
     for start in range(0, len(vector_ids), KEYS_AT_ONCE):
         some = slice(start, start + KEYS_AT_ONCE)
         ids = vector_ids[some].tolist()
@@ -307,12 +321,12 @@ def read_together(
             ((texts, blob),) = _select(connection, TOGETHER, TOGETHER_RANGE, ids, "")
             at = some if targets is None else targets[some]
             checksums[at] = np.array(integers(texts), dtype=np.int64)
-            vectors[at] = np.frombuffer(blob or b"", dtype=VECTOR_DTYPE).reshape(len(ids), dim)
+            values[at] = np.frombuffer(blob or b"", dtype=values.dtype).reshape(len(ids), model.dim)
         except (DatabaseError, ValueError) as error:
             if isinstance(error, DatabaseError) and not is_damage(error):
                 raise
             return None
-    return checksums, vectors
+    return checksums, values
 
 
 def insert(
@@ -333,7 +347,7 @@ def replace(
     flags = there.standalone | standalone
     connection.executemany(UPSERT, _rows(model, content_hashes, vectors, flags))
     is_new = there.vector_ids == 0
-    is_as_it_was = there.found & (there.vectors == vectors).all(axis=1)
+    is_as_it_was = there.found & (there.vectors == rounded(vectors, model.dtype)).all(axis=1)
     return int(np.count_nonzero(is_new)), int(np.count_nonzero(~is_new & ~is_as_it_was))
 
 
@@ -349,9 +363,10 @@ def mark_standalone(connection: Connection, model: StoredModel, content_hashes: 
 def _rows(
     model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, standalone: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[int, bytes, int, int, int, bytes]]:
-    """Give the rows to be written, checksums included."""
-    checksums = vector_checksums(model.model_id, content_hashes, standalone, vectors)
-    blobs = vectors_to_blobs(vectors)
+    """Give the rows to be written, checksums included; OutOfRangeError where the model's format has no such value."""
+    values = as_stored(vectors, model.dtype)
+    checksums = vector_checksums(model.model_id, content_hashes, standalone, values)
+    blobs = vectors_to_blobs(values)
     return zip(
         repeat(model.model_id),
         content_hashes,
