@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embstore import EmbeddingCache, EncoderError, FillReport, filling
+from embstore import EmbeddingCache, EncoderError, FillReport, filling, grouping
 from embstore.canary import CANARY_TEXT
 from embstore.errors import EmbstoreError, StoreClosedError
 from embstore.writing import BackgroundWriter
@@ -200,7 +200,7 @@ def test_a_commit_follows_about_a_second_of_model_work(cache: EmbeddingCache, mo
     committed: list[int] = []
     encoder = HookedEncoder(lambda texts: committed.append(n_committed(cache.path)))
     # Each look at the clock is 0.4 s after the one before, so each batch takes as long.
-    monkeypatch.setattr(filling, "time", SimpleNamespace(perf_counter=lambda: 0.4 * next(clock)))
+    monkeypatch.setattr(grouping, "time", SimpleNamespace(perf_counter=lambda: 0.4 * next(clock)))
     cache.get_many(IDS[:10], TEXTS[:10], encoder, batch_size=1)
     assert committed == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9]
     assert n_committed(cache.path) == 10

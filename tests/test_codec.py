@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from embstore import codec
+from embstore import checksums, codec
 
 # Any 32 bits: -0.0, subnormals, infinities and NaN payloads too.
 words = st.integers(0, 2**32 - 1)
@@ -23,12 +23,12 @@ TEXT = hashlib.sha256(b"text").digest()
 
 
 def vector_sum(vector: Any, *, model_id: int = 1, content_hash: bytes = TEXT, standalone: bool = False) -> int:
-    (checksum,) = codec.vector_checksums(model_id, [content_hash], standalone, np.array([vector], np.float32))
+    (checksum,) = checksums.vector_checksums(model_id, [content_hash], standalone, np.array([vector], np.float32))
     return checksum
 
 
 def document_sum(model_id: int = 1, collection: str = "", doc_id: str = "doc", content_hash: bytes = TEXT) -> int:
-    (checksum,) = codec.document_checksums(model_id, collection, [doc_id], [content_hash])
+    (checksum,) = checksums.document_checksums(model_id, collection, [doc_id], [content_hash])
     return checksum
 
 
@@ -75,12 +75,13 @@ PINNED = {
 
 
 def test_the_checksums_of_today_are_those_of_every_file_there_is() -> None:
+    doc_ids, model = ["a", "a\0", "🙂", "b" * 64, "b" * 65], ("name", "{}", 8, "float32", "2026")
     vectors = np.array([[1.0, -0.0, 3.5], [0.1, 2.0**-149, -7.25]], np.float32)
     found = {
-        "odd dim": codec.vector_checksums(1, [TEXT, bytes(32)], [False, True], vectors).tolist(),
-        "even dim": codec.vector_checksums(2**40, [TEXT, bytes(32)], False, vectors[:, :2]).tolist(),
-        "documents": codec.document_checksums(3, "größer", ["a", "a\0", "🙂", "b" * 64, "b" * 65], [TEXT] * 5).tolist(),
-        "model": [codec.model_checksum(1, ("name", "{}", 8, "float32", "2026"), canary) for canary in (None, b"\x01")],
+        "odd dim": checksums.vector_checksums(1, [TEXT, bytes(32)], [False, True], vectors).tolist(),
+        "even dim": checksums.vector_checksums(2**40, [TEXT, bytes(32)], False, vectors[:, :2]).tolist(),
+        "documents": checksums.document_checksums(3, "größer", doc_ids, [TEXT] * 5).tolist(),
+        "model": [checksums.model_checksum(1, model, canary) for canary in (None, b"\x01")],
     }
     assert found == PINNED
 
@@ -92,7 +93,7 @@ def test_any_single_flipped_bit_of_a_vector_changes_its_checksum(
     bit = data.draw(st.integers(0, vectors.size * 32 - 1))
     flipped = vectors.copy()
     flipped.view(np.uint32)[0, bit // 32] ^= np.uint32(1 << bit % 32)
-    before, after = (codec.vector_checksums(1, [content_hash], standalone, rows) for rows in (vectors, flipped))
+    before, after = (checksums.vector_checksums(1, [content_hash], standalone, rows) for rows in (vectors, flipped))
     assert before != after
 
 
@@ -151,7 +152,7 @@ def test_any_flipped_signs_change_the_checksum(data: st.DataObject) -> None:
 
 def test_swapped_values_and_rows_have_other_checksums() -> None:
     values = np.array([[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 3], [4, 3, 2, 1]], np.float32)
-    assert len(set(codec.vector_checksums(1, [TEXT] * 4, False, values).tolist())) == 4
+    assert len(set(checksums.vector_checksums(1, [TEXT] * 4, False, values).tolist())) == 4
 
 
 def test_an_odd_dim_is_not_the_even_one_that_zeros_make_of_it() -> None:
@@ -167,22 +168,22 @@ def test_rows_are_summed_alike_alone_and_together(vectors: np.ndarray, data: st.
     n = len(vectors)
     content_hashes = data.draw(st.lists(hashes, min_size=n, max_size=n))
     standalone = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
-    together = codec.vector_checksums(7, content_hashes, standalone, vectors).tolist()
-    alone = [codec.vector_checksums(7, [content_hashes[i]], standalone[i], vectors[i : i + 1])[0] for i in range(n)]
+    together = checksums.vector_checksums(7, content_hashes, standalone, vectors).tolist()
+    alone = [checksums.vector_checksums(7, [content_hashes[i]], standalone[i], vectors[i : i + 1])[0] for i in range(n)]
     as_matrix = np.frombuffer(b"".join(content_hashes), np.uint8).reshape(n, 32)
-    assert together == alone == codec.vector_checksums(7, as_matrix, standalone, vectors).tolist()
+    assert together == alone == checksums.vector_checksums(7, as_matrix, standalone, vectors).tolist()
 
 
 def test_more_rows_than_are_summed_at_once_have_the_same_checksums() -> None:
     vectors = np.random.default_rng(0).standard_normal((1300, 6)).astype(np.float32)
     content_hashes = [hashlib.sha256(bytes([i % 256, i // 256])).digest() for i in range(1300)]
     expected = [vector_sum(vector, content_hash=key) for vector, key in zip(vectors, content_hashes, strict=True)]
-    assert codec.vector_checksums(1, content_hashes, False, vectors).tolist() == expected
+    assert checksums.vector_checksums(1, content_hashes, False, vectors).tolist() == expected
 
 
 def test_no_rows_have_no_checksums() -> None:
-    assert codec.vector_checksums(1, [], [], np.empty((0, 4), np.float32)).tolist() == []
-    assert codec.document_checksums(1, "", [], []).tolist() == []
+    assert checksums.vector_checksums(1, [], [], np.empty((0, 4), np.float32)).tolist() == []
+    assert checksums.document_checksums(1, "", [], []).tolist() == []
 
 
 def test_documents_that_differ_in_any_part_have_different_checksums() -> None:
@@ -206,15 +207,15 @@ def test_ids_of_any_length_are_told_from_those_one_byte_longer(length: int) -> N
     ids = ["x" * length, "x" * length + "\0", "x" * length + "x", "x" * (length - 1) + "y"]
     alone = [document_sum(doc_id=doc_id) for doc_id in ids]
     assert len(set(alone)) == len(ids)
-    assert codec.document_checksums(1, "", ids, [TEXT] * len(ids)).tolist() == alone
+    assert checksums.document_checksums(1, "", ids, [TEXT] * len(ids)).tolist() == alone
 
 
 def test_models_that_differ_in_any_column_have_different_checksums() -> None:
     fields = ("name", "{}", 8, "float32", "2026")
     changed = [(*fields[:i], "1", *fields[i + 1 :]) for i in range(5)]
-    sums = [codec.model_checksum(1, row, None) for row in (fields, *changed)]
-    sums += [codec.model_checksum(2, fields, None), codec.model_checksum(1, fields, b"")]
-    sums += [codec.model_checksum(1, ("na", "me{}", *fields[2:]), None), codec.model_checksum(1, fields, b"\0")]
+    sums = [checksums.model_checksum(1, row, None) for row in (fields, *changed)]
+    sums += [checksums.model_checksum(2, fields, None), checksums.model_checksum(1, fields, b"")]
+    sums += [checksums.model_checksum(1, ("na", "me{}", *fields[2:]), None), checksums.model_checksum(1, fields, b"\0")]
     assert len(set(sums)) == len(sums)
 
 
@@ -225,19 +226,19 @@ def test_any_single_flipped_bit_of_a_canary_changes_the_checksum_of_its_model(
     bit = data.draw(st.integers(0, 8 * len(canary) - 1))
     flipped = (int.from_bytes(canary, "little") ^ 1 << bit).to_bytes(len(canary), "little")
     fields = ("name", "{}", 8, "float32", "2026")
-    assert codec.model_checksum(1, fields, canary) != codec.model_checksum(1, fields, flipped)
+    assert checksums.model_checksum(1, fields, canary) != checksums.model_checksum(1, fields, flipped)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 384])
 def test_rows_of_float16_are_summed_as_they_are_stored(dim: int) -> None:
     values = np.random.default_rng(dim).standard_normal((3, dim)).astype("<f2")
     keys = [bytes([i]) * 32 for i in range(3)]
-    checksums = codec.vector_checksums(1, keys, False, values).tolist()
-    assert checksums != codec.vector_checksums(1, keys, False, values.astype("<f4")).tolist()
-    assert checksums == codec.vector_checksums(1, keys, False, values.astype(">f2")).tolist()
+    half = checksums.vector_checksums(1, keys, False, values).tolist()
+    assert half != checksums.vector_checksums(1, keys, False, values.astype("<f4")).tolist()
+    assert half == checksums.vector_checksums(1, keys, False, values.astype(">f2")).tolist()
     assert codec.vectors_to_blobs(values) == [row.tobytes() for row in values]
     for bit in range(16 * dim):
         flipped = values.copy()
         flipped.view(np.uint8)[1, bit // 8] ^= 1 << bit % 8
-        after = codec.vector_checksums(1, keys, False, flipped).tolist()
-        assert [one != other for one, other in zip(checksums, after, strict=True)] == [False, True, False]
+        after = checksums.vector_checksums(1, keys, False, flipped).tolist()
+        assert [one != other for one, other in zip(half, after, strict=True)] == [False, True, False]

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, ModelIdentity, SemanticSearchEngine, content_hash
-from embstore.codec import Vectors, text_checksum
+from embstore.checksums import text_checksum
+from embstore.codec import Vectors
 from embstore.errors import (
     CollectionMismatchError,
     DamagedStoreError,

@@ -26,7 +26,7 @@ from embstore import (
     content_hash,
 )
 from embstore.canary import CANARY_TEXT
-from embstore.codec import vector_checksums
+from embstore.checksums import vector_checksums
 from embstore.search.inputs import IndexKind
 from tests.fakes import CountingEncoder, HookedEncoder, QueryEncoder
 from tests.files import change, flip_bit, rows

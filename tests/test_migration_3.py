@@ -17,7 +17,7 @@ from embstore._migrations.migrations import migrations
 from sqlite_utils import Database
 
 from embstore import EmbeddingCache, ModelIdentity, SemanticSearchEngine
-from embstore.codec import collection_checksum, model_checksum
+from embstore.checksums import collection_checksum, model_checksum
 from embstore.errors import DamagedStoreError, ReadOnlyError
 from embstore.inputs import hash_texts
 from embstore.stores import schema

@@ -11,11 +11,21 @@ import pytest
 
 from embstore import EmbeddingCache
 from embstore.stores import summary, verify
-from embstore.stores.tables import collections, conversion, documents, encodings, joined, models, texts, vectors
+from embstore.stores.tables import (
+    collections,
+    conversion,
+    documents,
+    encodings,
+    joined,
+    models,
+    texts,
+    vector_rows,
+    vectors,
+)
 from tests.files import connection, define
 
 MODULES: tuple[ModuleType, ...] = (
-    *(models, vectors, conversion, documents, encodings, collections, texts),
+    *(models, vectors, vector_rows, conversion, documents, encodings, collections, texts),
     *(joined, summary, verify),
 )
 
@@ -33,10 +43,10 @@ PLANS = {
     "models.DELETE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "vectors.FIND_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
     "vectors.ALL_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
-    "vectors.READ": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
-    "vectors.READ_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
-    "vectors.TOGETHER": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
-    "vectors.TOGETHER_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "vector_rows.READ": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
+    "vector_rows.READ_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "vector_rows.TOGETHER": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
+    "vector_rows.TOGETHER_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "vectors.LAST_ID": ["SEARCH vectors"],
     "vectors.DELETE_UNUSED": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)", *USED],
     "vectors.DELETE_OF_MODEL": [f"SEARCH vectors USING INDEX {BY_HASH} (model_id=?)"],
@@ -100,7 +110,7 @@ WITHOUT_A_PLAN = {
     *("models.INSERT", "vectors.INSERT", "vectors.UPSERT", "documents.UPSERT"),
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
     *("encodings.UPSERT", "encodings.DELETE_ALL", "collections.UPSERT", "texts.INSERT"),
-    *("verify.INTEGRITY_CHECK", "verify.FOREIGN_KEY_CHECK"),
+    *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "verify.FOREIGN_KEY_CHECK"),
 }
 
 

@@ -24,7 +24,7 @@ from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.schema import SCHEMA_VERSION
 from embstore.stores.sqlite import SQLiteStore
 from embstore.stores.sqlite_errors import sqlite3
-from embstore.stores.tables import documents, vectors
+from embstore.stores.tables import documents, vector_rows, vectors
 from embstore.stores.texts import StoredText
 from tests.fakes import CountingEncoder
 from tests.files import connection, define, dump, rows
@@ -83,13 +83,15 @@ def test_searching_key_by_key_and_scanning_the_index_find_the_same(
         monkeypatch.setattr(module, "SCAN_FROM_KEYS", 0 if scan else 10**9)
         monkeypatch.setattr(module, "SCAN_FROM_SHARE", 1e-9 if scan else 1.0)
     monkeypatch.setattr(tables.chunks, "__defaults__", (chunk,))
-    monkeypatch.setattr(vectors, "KEYS_AT_ONCE", chunk)
+    monkeypatch.setattr(vector_rows, "KEYS_AT_ONCE", chunk)
     doc_ids = [f"doc {i}" for i in range(50)]
     store.put_documents(model, "c", doc_ids, KEYS)
     there = store.look_up(model, KEYS[::-3])
     assert np.array_equal(there.vectors, VECTORS[::-3])
     recorded = store.recorded(model, "c", doc_ids, [*KEYS[:49], KEYS[0]], store.look_up(model, KEYS).vector_ids)
     assert recorded.tolist() == [True] * 49 + [False]
+    assert np.array_equal(store.read_documents(model, "c", doc_ids[::-3], KEYS[::-3]), VECTORS[::-3])
+    assert store.read_documents(model, "c", doc_ids, [*KEYS[:49], KEYS[0]]) is None
     ids, matrix = store.matrix(model, collection=None, doc_ids=doc_ids[::-1])
     assert (ids, matrix.tolist()) == (doc_ids[::-1], VECTORS[::-1].tolist())
 
@@ -182,7 +184,7 @@ def test_a_lock_met_while_reading_is_no_damage(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(vectors, "_fetch", locked)
+        patched.setattr(vector_rows, "_fetch", locked)
         with pytest.raises(StoreBusyError):
             store.look_up(model, KEYS)
     assert store.look_up(model, KEYS).found.all()

@@ -177,6 +177,9 @@ class Store(Protocol):
     def ensure_variant(self, identity: ModelIdentity, dim: int, canary: Vectors | None) -> StoredModel:
         """Give what `find_variant` gives, stored now in the store's own format where it was in none."""
 
+    def group_rows(self) -> int:
+        """Tell how many rows are to be stored together for a row to cost what it costs in a small store."""
+
     def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
         """Store the canary of a model that has none; keep the one it has."""
 

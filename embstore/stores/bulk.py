@@ -9,19 +9,11 @@ from sqlite3 import Connection
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import (
-    VECTOR_DTYPE,
-    Vectors,
-    Words,
-    as_vectors,
-    content_sums,
-    content_sums_of_documents,
-    content_sums_of_vectors,
-    is_content,
-)
+from embstore.checksums import Words, content_sums, content_sums_of_documents, content_sums_of_vectors, is_content
+from embstore.codec import VECTOR_DTYPE, Vectors, as_vectors
 from embstore.errors import DamagedStoreError, InvalidInputError, UnknownDocumentError
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import documents, vectors
+from embstore.stores.tables import documents, vector_rows
 from embstore.truncation import truncated
 
 _ROWS_TRUNCATED_AT_ONCE = 2048
@@ -145,13 +137,13 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
         A row is not what was written; the message names its doc_id.
     """
     vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
-    read = vectors.read_together(connection, vector_ids, model)
+    read = vector_rows.read_together(connection, vector_ids, model)
     if read is not None:
         checksums, values = read
         of_vectors = content_sums_of_vectors(model.model_id, checksums, values)[row_of]
         if is_content(of_vectors, _content_sums(model, listing)).all():
             return as_vectors(values), row_of
-    rows = vectors.read(connection, vector_ids, model)
+    rows = vector_rows.read(connection, vector_ids, model)
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
     sound &= content_sums(rows.content_hashes)[row_of] == _content_sums(model, listing)
     if not sound.all():

@@ -24,17 +24,17 @@ from embstore.errors import (
 from embstore.stores import schema
 from embstore.stores.filesystem import network_filesystem
 from embstore.stores.sqlite_errors import READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
+from embstore.stores.tables import CACHE_KIB
 
 PAGE_SIZE = 65536
 MINIMUM_SQLITE = (3, 37, 0)  # STRICT tables
-_CACHE_KIB = 32 * 1024
 
 PER_CONNECTION = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA synchronous = EXTRA",
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
-    f"PRAGMA cache_size = -{_CACHE_KIB}",
+    f"PRAGMA cache_size = -{CACHE_KIB}",
 )
 
 

@@ -11,7 +11,8 @@ from sqlite3 import Connection, DatabaseError
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import Vectors, is_sound
+from embstore.checksums import is_sound
+from embstore.codec import Vectors
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
 from embstore.stores import bulk, forgetting, summary, verify
@@ -24,6 +25,10 @@ from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.tables import collections, documents, encodings, joined, models, vectors
 
 LISTED_AT_ONCE = 1000
+
+# A hundredth of the rows that there are, and no more than this many, are worth a transaction.
+GROUPS = 100
+MOST_GROUP_ROWS = 10_000
 
 _logger = logging.getLogger("embstore.stores")
 
@@ -66,6 +71,11 @@ class SQLiteStore(SQLiteModels):
         return self._database.writing()
 
     # --- vectors and documents --------------------------------------------------------------
+
+    def group_rows(self) -> int:
+        """See `Store.group_rows`: a group rewrites most of the index on hashes, which grows with the rows there are."""
+        with self._database.reading() as connection:
+            return min(vectors.last_id(connection) // GROUPS, MOST_GROUP_ROWS)
 
     def look_up(self, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
         """See `Store.look_up`."""

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from embstore.codec import HASH_BYTES, document_checksums
+from embstore.checksums import document_checksums
+from embstore.codec import HASH_BYTES
 from embstore.errors import EmbstoreError
 from embstore.stores import schema
 from embstore.stores.base import Problem, StoredModel
-from embstore.stores.tables import collections, encodings, models, texts, vectors
+from embstore.stores.tables import collections, encodings, models, texts, vector_rows
 
 ROWS_AT_ONCE = 5000
 
@@ -118,7 +119,7 @@ def _vectors(connection: Connection) -> Iterator[Problem]:
         for model in model_of.values():
             # Sorted: a damaged id can stand anywhere.
             ids = np.unique([row[0] for row in rows if row[1:] == (model.model_id, model.dim)]).astype(np.int64)
-            stored = vectors.read(connection, ids, model)
+            stored = vector_rows.read(connection, ids, model)
             for vector_id in ids[~stored.sound(model.model_id, stored.content_hashes)].tolist():
                 yield Problem("vectors", f"vector_id {vector_id}", "the row is not what was written (checksum)")
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
 from typing import TypeVar
 
+# What a connection keeps of the file in memory.
+CACHE_KIB = 32 * 1024
+
 # The limit of variables in a statement can be as low as 999.
 KEYS_AT_ONCE = 500
 

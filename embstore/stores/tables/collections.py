@@ -12,7 +12,7 @@ from dataclasses import replace
 from sqlite3 import Connection
 from typing import Any
 
-from embstore.codec import collection_checksum
+from embstore.checksums import collection_checksum
 from embstore.errors import DamagedStoreError
 from embstore.identity import ModelIdentity
 from embstore.stores.tables import has_table

@@ -7,12 +7,13 @@ from sqlite3 import Connection
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import vector_checksums, vectors_to_blobs
+from embstore.checksums import vector_checksums
+from embstore.codec import vectors_to_blobs
 from embstore.errors import DamagedStoreError
 from embstore.formats import as_stored
 from embstore.identity import Dtype
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import KEYS_AT_ONCE, documents, vectors
+from embstore.stores.tables import KEYS_AT_ONCE, documents, vector_rows
 
 # By the table itself: what an index with damaged keys leaves out would stay in the old format.
 TABLE_IDS = """
@@ -59,7 +60,7 @@ def convert(connection: Connection, model: StoredModel, dtype: Dtype) -> int:
 
 
 def _convert_some(connection: Connection, model: StoredModel, dtype: Dtype, ids: npt.NDArray[np.int64]) -> None:
-    stored = vectors.read(connection, ids, model)
+    stored = vector_rows.read(connection, ids, model)
     sound = stored.sound(model.model_id, stored.content_hashes)
     if not sound.all():
         what = _name(connection, model, int(ids[np.argmin(sound)]))

@@ -11,7 +11,7 @@ from sqlite3 import Connection, DatabaseError
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import document_checksums
+from embstore.checksums import document_checksums
 from embstore.stores.base import StoredModel
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlite3 import Connection, DatabaseError
 
-from embstore.codec import model_checksum
+from embstore.checksums import model_checksum
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import has_table
 

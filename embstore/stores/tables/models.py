@@ -7,7 +7,8 @@ from collections.abc import Collection
 from sqlite3 import Connection, DatabaseError
 from typing import Any
 
-from embstore.codec import Vectors, as_vectors, blob_to_vector, model_checksum
+from embstore.checksums import model_checksum
+from embstore.codec import Vectors, as_vectors, blob_to_vector
 from embstore.errors import DamagedStoreError
 from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel

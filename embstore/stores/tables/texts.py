@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import text_checksum
+from embstore.checksums import text_checksum
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import chunks, has_table, places
 from embstore.stores.texts import StoredText
