@@ -1,48 +1,46 @@
 """embstore: an embedding cache in one SQLite file, and a semantic search engine that reads from it."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from embstore.cache import EmbeddingCache
-from embstore.contents import FillReport
-from embstore.encoders import Encoder
-from embstore.errors import (
-    AmbiguousModelError,
-    CollectionMismatchError,
-    DamagedStoreError,
-    DimensionError,
-    EmbstoreError,
-    EncoderError,
-    EncoderOutputError,
-    InvalidInputError,
-    InvalidTypeError,
-    LibraryLockedError,
-    MissingExtraError,
-    ModelChangedError,
-    ModelExistsError,
-    ModelLoadError,
-    ModelNameError,
-    NewerStoreError,
-    NotAStoreError,
-    OutOfRangeError,
-    PrecisionError,
-    ReadOnlyError,
-    SearchIndexError,
-    StoreBusyError,
-    StoreClosedError,
-    StoreError,
-    StoreFullError,
-    StorePathError,
-    TooManyRemovalsError,
-    UnknownDocumentError,
-    UnknownModelError,
-    UnsafeStoreError,
-)
-from embstore.identity import ModelIdentity, content_hash
-from embstore.stored import StoredEmbeddings, cache_stats
-from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
+from embstore.lazy import loader
 
 if TYPE_CHECKING:
+    from embstore.cache import EmbeddingCache
+    from embstore.contents import FillReport
+    from embstore.encoders import Encoder
+    from embstore.errors import (
+        AmbiguousModelError,
+        CollectionMismatchError,
+        DamagedStoreError,
+        DimensionError,
+        EmbstoreError,
+        EncoderError,
+        EncoderOutputError,
+        InvalidInputError,
+        InvalidTypeError,
+        LibraryLockedError,
+        MissingExtraError,
+        ModelChangedError,
+        ModelExistsError,
+        ModelLoadError,
+        ModelNameError,
+        NewerStoreError,
+        NotAStoreError,
+        OutOfRangeError,
+        PrecisionError,
+        ReadOnlyError,
+        SearchIndexError,
+        StoreBusyError,
+        StoreClosedError,
+        StoreError,
+        StoreFullError,
+        StorePathError,
+        TooManyRemovalsError,
+        UnknownDocumentError,
+        UnknownModelError,
+        UnsafeStoreError,
+    )
+    from embstore.identity import ModelIdentity, content_hash
     from embstore.search import (
         CachedSemanticSearchEngine,
         IndexPlan,
@@ -51,6 +49,8 @@ if TYPE_CHECKING:
         SearchHit,
         SemanticSearchEngine,
     )
+    from embstore.stored import StoredEmbeddings, cache_stats
+    from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
 
 __version__ = "0.1.0"
 
@@ -105,18 +105,55 @@ __all__ = [
     "content_hash",
 ]
 
-_SEARCH = {
-    "CachedSemanticSearchEngine",
-    "IndexPlan",
-    "IndexReport",
-    "ReconcileReport",
-    "SearchHit",
-    "SemanticSearchEngine",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load the search engine when it is first asked for."""
-    if name in _SEARCH:
-        return getattr(import_module("embstore.search"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Each name is loaded with its module when it is first asked for, so that importing embstore costs next to nothing.
+__getattr__ = loader(
+    __name__,
+    {
+        "embstore.cache": ["EmbeddingCache"],
+        "embstore.contents": ["FillReport"],
+        "embstore.encoders": ["Encoder"],
+        "embstore.errors": [
+            "AmbiguousModelError",
+            "CollectionMismatchError",
+            "DamagedStoreError",
+            "DimensionError",
+            "EmbstoreError",
+            "EncoderError",
+            "EncoderOutputError",
+            "InvalidInputError",
+            "InvalidTypeError",
+            "LibraryLockedError",
+            "MissingExtraError",
+            "ModelChangedError",
+            "ModelExistsError",
+            "ModelLoadError",
+            "ModelNameError",
+            "NewerStoreError",
+            "NotAStoreError",
+            "OutOfRangeError",
+            "PrecisionError",
+            "ReadOnlyError",
+            "SearchIndexError",
+            "StoreBusyError",
+            "StoreClosedError",
+            "StoreError",
+            "StoreFullError",
+            "StorePathError",
+            "TooManyRemovalsError",
+            "UnknownDocumentError",
+            "UnknownModelError",
+            "UnsafeStoreError",
+        ],
+        "embstore.identity": ["ModelIdentity", "content_hash"],
+        "embstore.search": [
+            "CachedSemanticSearchEngine",
+            "IndexPlan",
+            "IndexReport",
+            "ReconcileReport",
+            "SearchHit",
+            "SemanticSearchEngine",
+        ],
+        "embstore.stored": ["StoredEmbeddings", "cache_stats"],
+        "embstore.stores.base": ["DocumentInfo", "ModelInfo", "Problem", "PruneReport", "Stats"],
+    },
+)

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from embstore import EmbeddingCache, __version__
-from embstore import demo as demonstration
 from embstore.cli import library as lib
 from embstore.cli.engines import open_engine, planning_engine, temporary_folder
 from embstore.cli.files import read_documents
@@ -31,11 +31,12 @@ from embstore.cli.output import (
 from embstore.encoders.sentence_transformer import PACKAGED_MODEL
 from embstore.errors import EmbstoreError, InvalidInputError
 from embstore.identity import DTYPES, Dtype
-from embstore.search import IndexReport
+from embstore.search.defaults import DEFAULT_COLLECTION, DEFAULT_MODEL
 from embstore.search.inputs import INDEX_KINDS, IndexKind
-from embstore.search.open_engine import DEFAULT_COLLECTION
-from embstore.search.sources import DEFAULT_MODEL
-from embstore.stores.base import ModelInfo
+
+if TYPE_CHECKING:
+    from embstore.search import IndexReport
+    from embstore.stores.base import ModelInfo
 
 _EPILOG = """\b
 Exit codes:
@@ -273,6 +274,8 @@ def demo(path: Path | None, model: str, as_json: bool) -> None:
     """
     if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InvalidInputError(f"{str(path)!r} is there already; the demo needs a new or an empty folder")
+    from embstore import demo as demonstration
+
     documents = demonstration.collect()
     if not as_json:
         click.echo(f"{counted(len(documents), 'docstring')} of Python's standard library, indexed with {model}\n")

@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embstore import EmbeddingCache
 from embstore.cli import library as lib
 from embstore.identity import Dtype
-from embstore.search import CachedSemanticSearchEngine
+from embstore.search.defaults import CACHE_NAME
 from embstore.search.inputs import IndexKind
-from embstore.search.open_engine import CACHE_NAME
+
+if TYPE_CHECKING:
+    from embstore.search import CachedSemanticSearchEngine
 
 
 def open_engine(
@@ -28,6 +31,8 @@ def open_engine(
     dtype: Dtype = "float32",
 ) -> CachedSemanticSearchEngine:
     """Open a collection of a library, by default with the index that it has."""
+    from embstore.search import CachedSemanticSearchEngine
+
     if not sys.stderr.isatty():  # the bar of loading weights would be shown in pipes and logs too
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     kind = kind or lib.index_of(library, collection)

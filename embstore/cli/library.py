@@ -9,10 +9,8 @@ from pathlib import Path
 
 from embstore import EmbeddingCache
 from embstore.errors import InvalidInputError
-from embstore.search.collection import import_chromadb, open_client
+from embstore.search.defaults import CACHE_NAME
 from embstore.search.inputs import IndexKind, check_collection_name, check_index
-from embstore.search.lock import LibraryHandle
-from embstore.search.open_engine import CACHE_NAME
 
 NOTE_NAME = "embstore-cli.json"
 """What collections were indexed with, beside the library's other files."""
@@ -50,6 +48,9 @@ def has_collection(library: Path, collection: str) -> bool:
     InvalidInputError, LibraryLockedError, SearchIndexError
         It is no name for a collection, or the library cannot be opened.
     """
+    from embstore.search.collection import import_chromadb, open_client
+    from embstore.search.lock import LibraryHandle
+
     check_collection_name(collection)
     if not (library / _CHROMA_NAME).exists():
         return False

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embstore.demo import DemoResult
-from embstore.search import IndexPlan, IndexReport, ReconcileReport, SearchHit
-from embstore.search.comparison import NOT_WRONG
-
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from embstore.demo import DemoResult
+    from embstore.search import IndexPlan, IndexReport, ReconcileReport, SearchHit
 
 Cell = str | int | float
 
@@ -83,6 +82,8 @@ def print_plan(plan: IndexPlan) -> None:
 
 def print_reconciled(report: ReconcileReport) -> None:
     """Print what differs, a line each, and what was done about it."""
+    from embstore.search.comparison import NOT_WRONG
+
     left, needs_model = set(report.left), set(report.needs_model)
     for kind, what in _DIFFERENCES.items():
         for doc_id in getattr(report, kind):

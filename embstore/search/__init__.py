@@ -1,9 +1,14 @@
 """Semantic search: documents in, the nearest of them out."""
 
-from embstore.search.base import IndexPlan, IndexReport, SearchHit
-from embstore.search.cached_engine import CachedSemanticSearchEngine
-from embstore.search.comparison import ReconcileReport
-from embstore.search.engine import SemanticSearchEngine
+from typing import TYPE_CHECKING
+
+from embstore.lazy import loader
+
+if TYPE_CHECKING:
+    from embstore.search.base import IndexPlan, IndexReport, SearchHit
+    from embstore.search.cached_engine import CachedSemanticSearchEngine
+    from embstore.search.comparison import ReconcileReport
+    from embstore.search.engine import SemanticSearchEngine
 
 __all__ = [
     "CachedSemanticSearchEngine",
@@ -13,3 +18,13 @@ __all__ = [
     "SearchHit",
     "SemanticSearchEngine",
 ]
+
+__getattr__ = loader(
+    __name__,
+    {
+        "embstore.search.base": ["IndexPlan", "IndexReport", "SearchHit"],
+        "embstore.search.cached_engine": ["CachedSemanticSearchEngine"],
+        "embstore.search.comparison": ["ReconcileReport"],
+        "embstore.search.engine": ["SemanticSearchEngine"],
+    },
+)

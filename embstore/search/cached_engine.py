@@ -11,9 +11,9 @@ from embstore.encoders import NamedEncoder
 from embstore.errors import InvalidInputError, InvalidTypeError
 from embstore.identity import Dtype, ModelIdentity, check_dtype
 from embstore.search.base import VectorSource
+from embstore.search.defaults import CACHE_NAME, DEFAULT_COLLECTION, DEFAULT_PATH
 from embstore.search.engine import SemanticSearchEngine
 from embstore.search.inputs import IndexKind
-from embstore.search.open_engine import CACHE_NAME, DEFAULT_COLLECTION, DEFAULT_PATH
 from embstore.search.sources import CachedSource
 from embstore.stores.base import Store, StoredModel
 

@@ -16,6 +16,7 @@ from embstore.inputs import check_count
 from embstore.search.base import VectorIndex, VectorSource
 from embstore.search.chroma import ChromaIndex
 from embstore.search.collection import import_chromadb
+from embstore.search.defaults import CACHE_NAME, DEFAULT_COLLECTION, DEFAULT_PATH
 from embstore.search.exact import ExactIndex
 from embstore.search.inputs import (
     IndexKind,
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-
-DEFAULT_PATH = "embstore-library"
-DEFAULT_COLLECTION = "documents"
-CACHE_NAME = "embeddings.db"  # in the library folder, beside Chroma's own files
 
 # Between comparing and writing, no other thread may write to the same collection: Chroma leaves ids out that it has.
 _writers: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()

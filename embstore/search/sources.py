@@ -13,11 +13,11 @@ from embstore.codec import Vectors
 from embstore.encoders import NamedEncoder, as_encoder
 from embstore.errors import UnknownModelError
 from embstore.identity import Role, check_model_name, content_hash
+from embstore.search.defaults import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from embstore.cache import EmbeddingCache
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 _BATCH = 32
 
