@@ -1,0 +1,99 @@
+"""Taking turns: what is compared is timed A B A B ... in one run, so that a slow moment of the machine meets all."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import Row
+
+Work = Callable[[], object]
+
+
+def nothing() -> None:
+    """Prepare nothing, tidy nothing up."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Something to be timed over and over.
+
+    Attributes
+    ----------
+    name, group : str
+        Who, and at what: `Row`.
+    n : int
+        How many documents one call of `work` handles.
+    prepare, tidy : callable
+        Before and after each call, untimed.
+    durable : str
+        What survives what: `Row`.
+    """
+
+    name: str
+    n: int
+    work: Work
+    group: str = ""
+    prepare: Work = nothing
+    tidy: Work = nothing
+    durable: str = ""
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+def seconds(work: Work) -> float:
+    """Time one call; giving back the memory of its result is not part of it."""
+    began = time.perf_counter()
+    result = work()
+    taken = time.perf_counter() - began
+    del result
+    return taken
+
+
+def in_turn(turns: Sequence[Turn], rounds: int) -> list[Row]:
+    """Time each once a round, after one untimed round; microseconds a document."""
+    taken: list[list[float]] = [[] for _ in turns]
+    for round_number in range(rounds + 1):
+        for turn, times in zip(turns, taken, strict=True):
+            turn.prepare()
+            gc.collect()  # nobody clears up after the one before
+            us = seconds(turn.work) / turn.n * 1e6
+            turn.tidy()
+            if round_number:
+                times.append(us)
+    return [
+        Row(turn.name, turn.n, times, group=turn.group, durable=turn.durable, facts=turn.facts)
+        for turn, times in zip(turns, taken, strict=True)
+    ]
+
+
+def calls_in_turn(calls: Sequence[tuple[Turn, Sequence[Any]]], rounds: int) -> list[Row]:
+    """Time single calls: each round, one after the other has a block of calls; percentiles are over all of them.
+
+    Parameters
+    ----------
+    calls : sequence of (turn, arguments)
+        `turn.work` takes one argument here; each of the arguments is used once a round.
+    """
+    samples: list[list[list[float]]] = [[] for _ in calls]
+    for round_number in range(rounds + 1):
+        for (turn, arguments), blocks in zip(calls, samples, strict=True):
+            gc.collect()
+            block = [seconds(lambda argument=argument: turn.work(argument)) * 1e6 for argument in arguments]  # type: ignore[call-arg,misc]
+            if round_number:
+                blocks.append(block)
+    return [
+        Row(
+            turn.name,
+            turn.n,
+            [float(np.median(block)) for block in blocks],
+            group=turn.group,
+            durable=turn.durable,
+            samples=[us for block in blocks for us in block],
+        )
+        for (turn, _), blocks in zip(calls, samples, strict=True)
+    ]
