@@ -52,9 +52,7 @@ class BareFill:
 
     def __init__(self, source: Path, batch_size: int) -> None:
         connection = connect(source)
-        self._inserts = {
-            table: self._insert(connection, table) for table in (*MODEL_TABLES, "vectors", "documents")
-        }
+        self._inserts = {table: self._insert(connection, table) for table in (*MODEL_TABLES, "vectors", "documents")}
         self._of_models = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in MODEL_TABLES}
         vectors = connection.execute("SELECT * FROM vectors ORDER BY vector_id").fetchall()
         documents = connection.execute("SELECT * FROM documents ORDER BY vector_id").fetchall()

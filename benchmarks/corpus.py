@@ -67,6 +67,12 @@ def _phrases() -> list[str]:
     return [" ".join(WORDS[word] for word in row) for row in choices]
 
 
+def as_lists(vectors: Vectors) -> list[list[float]]:
+    """Give vectors as those libraries want them that know no arrays."""
+    lists: list[list[float]] = vectors.tolist()
+    return lists
+
+
 class InstantEncoder:
     """Looks vectors up in a matrix that is there already."""
 

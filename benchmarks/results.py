@@ -81,13 +81,13 @@ class CaseResult:
         if row is not None and other is not None:
             self.figures[figure] = row.times(other)
 
-    def slowest_ratio(self, figure: str, row: Row | None, others: Iterable[Row]) -> None:
-        """Note how many times the fastest of others a row is, and who that is."""
+    def ratio_to_fastest(self, figure: str, row: Row | None, others: Iterable[Row]) -> None:
+        """Note how many times the measure of the fastest of others a row's is, and who that is."""
         ratios = {other.name: row.times(other) for other in others} if row is not None else {}
         if ratios:
             nearest = max(ratios, key=lambda name: ratios[name])
             self.figures[figure] = ratios[nearest]
-            self.notes.append(f"{figure}: {nearest}")
+            self.notes.append(f"{figure}: the fastest is {nearest}")
 
     def as_json(self) -> dict[str, Any]:
         return {

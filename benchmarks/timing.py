@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -71,29 +71,37 @@ def in_turn(turns: Sequence[Turn], rounds: int) -> list[Row]:
     ]
 
 
-def calls_in_turn(calls: Sequence[tuple[Turn, Sequence[Any]]], rounds: int) -> list[Row]:
-    """Time single calls: each round, one after the other has a block of calls; percentiles are over all of them.
+@dataclass(frozen=True)
+class Calls:
+    """Something to be timed call by call: `call` with each of the rows, every round."""
 
-    Parameters
-    ----------
-    calls : sequence of (turn, arguments)
-        `turn.work` takes one argument here; each of the arguments is used once a round.
-    """
+    name: str
+    n: int
+    call: Callable[[int], object]
+    rows: Sequence[int]
+    durable: str = ""
+
+    def block(self) -> list[float]:
+        """Give the microseconds of each call."""
+        gc.collect()
+        return [seconds(partial(self.call, row)) * 1e6 for row in self.rows]
+
+
+def calls_in_turn(calls: Sequence[Calls], rounds: int) -> list[Row]:
+    """Time single calls, a block of them a turn, after one untimed round; percentiles are over all calls."""
     samples: list[list[list[float]]] = [[] for _ in calls]
     for round_number in range(rounds + 1):
-        for (turn, arguments), blocks in zip(calls, samples, strict=True):
-            gc.collect()
-            block = [seconds(lambda argument=argument: turn.work(argument)) * 1e6 for argument in arguments]  # type: ignore[call-arg,misc]
+        for some, blocks in zip(calls, samples, strict=True):
+            block = some.block()
             if round_number:
                 blocks.append(block)
     return [
         Row(
-            turn.name,
-            turn.n,
+            some.name,
+            some.n,
             [float(np.median(block)) for block in blocks],
-            group=turn.group,
-            durable=turn.durable,
+            durable=some.durable,
             samples=[us for block in blocks for us in block],
         )
-        for (turn, _), blocks in zip(calls, samples, strict=True)
+        for some, blocks in zip(calls, samples, strict=True)
     ]

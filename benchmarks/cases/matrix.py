@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cases.warm import filled
-from benchmarks.competitors import EmbstoreCache, installed
+from benchmarks.competitors import EmbstoreInOrder, installed
 from benchmarks.competitors.chroma_collection import ChromaCollection
 from benchmarks.corpus import Documents, Vectors, make_documents
 from benchmarks.results import OURS, CaseResult
@@ -32,9 +32,9 @@ def run(settings: Settings, folder: Path) -> CaseResult:
 
 def _shape(result: CaseResult, settings: Settings, folder: Path, documents: Documents, n: int, dim: int) -> None:
     group = f"{len(documents):,} x {dim}"
-    filled(EmbstoreCache, folder, documents).close()
+    filled(EmbstoreInOrder, folder, documents).close()
     np.save(folder / "matrix.npy", documents.vectors)
-    with EmbeddingCache(folder / EmbstoreCache.__name__ / "embeddings.db") as cache:
+    with EmbeddingCache(folder / EmbstoreInOrder.__name__ / "embeddings.db") as cache:
         assert (_matrix(cache) == documents.vectors).all()
         turns = [
             Turn(OURS, len(documents), partial(_matrix, cache), group),

@@ -16,7 +16,7 @@ from embstore import EmbeddingCache
 
 SMALL, LARGE = 100_000, 1_000_000
 PUT, GET, GET_SOME, MATRIX = "put_many", "get_many, all", "get_many, 10,000 a call", "matrix"
-PUT_ROUNDS, READ_ROUNDS = 1, 3
+PUT_ROUNDS, READ_ROUNDS = 2, 3
 
 
 def run(settings: Settings, folder: Path) -> CaseResult:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from benchmarks.competitors import COMPETITORS, Competitor, EmbstoreCache, Limit, installed
+from benchmarks.competitors import COMPETITORS, Competitor, EmbstoreInOrder, Limit, installed
 from benchmarks.corpus import Documents, make_documents
 from benchmarks.results import OURS, CaseResult
 from benchmarks.settings import Settings
@@ -25,10 +25,13 @@ def run(settings: Settings, folder: Path, *, n: int) -> CaseResult:
     if n > smallest:
         present = [kind for kind in present if kind.most_documents is None]
     with ExitStack() as open_caches:
-        caches = [filled(kind, folder, documents) for kind in (EmbstoreCache, Limit, *present)]
+        kinds: list[type[Competitor]] = [EmbstoreInOrder, Limit, *present]
+        caches = [filled(kind, folder, documents) for kind in kinds]
         for cache in caches:
             open_caches.callback(cache.close)
-        turns = [Turn(c.name, len(c.documents), partial(c.read, c.documents), STORED, durable=c.durable) for c in caches]
+        turns = [
+            Turn(c.name, len(c.documents), partial(c.read, c.documents), STORED, durable=c.durable) for c in caches
+        ]
         whole = [c for c in caches if len(c.documents) == n and not isinstance(c, Limit)]
         whole[0].check(shuffled)
         turns += [Turn(c.name, n, partial(c.read, shuffled), RANDOM, durable=c.durable) for c in whole]
@@ -65,4 +68,4 @@ def compare(result: CaseResult) -> None:
         ours = result.find(OURS, group)
         others = [row for row in result.rows if row.group == group and row.name not in (OURS, Limit.name)]
         result.ratio(f"{group} / limit", ours, limit)
-        result.slowest_ratio(f"{group} / fastest competitor", ours, others)
+        result.ratio_to_fastest(f"{group} / fastest competitor", ours, others)

@@ -8,7 +8,7 @@ import warnings
 from benchmarks.competitors.base import Competitor
 from benchmarks.competitors.chroma_collection import ChromaCollection
 from benchmarks.competitors.disk_cache import DiskCache
-from benchmarks.competitors.embstore_cache import EmbstoreCache
+from benchmarks.competitors.embstore_cache import EmbstoreCache, EmbstoreInOrder
 from benchmarks.competitors.json_npy import JsonNpy
 from benchmarks.competitors.langchain_file import LangChainFiles
 from benchmarks.competitors.langchain_sql import LangChainSQL
@@ -28,7 +28,7 @@ COMPETITORS: tuple[type[Competitor], ...] = (
     ChromaCollection,
 )
 
-__all__ = ["COMPETITORS", "Competitor", "EmbstoreCache", "Limit", "installed"]
+__all__ = ["COMPETITORS", "Competitor", "EmbstoreCache", "EmbstoreInOrder", "Limit", "installed"]
 
 
 def installed(competitors: tuple[type[Competitor], ...]) -> tuple[list[type[Competitor]], list[str]]:

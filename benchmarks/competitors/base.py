@@ -55,7 +55,7 @@ class Competitor(ABC):
         """Give the vector of one document."""
         return self.read(Documents([doc_id], [text], self.documents.vectors[:1]))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - some have nothing to close
         """Let go of the files."""
 
     @classmethod

@@ -23,9 +23,9 @@ class ChromaCollection(Competitor):
     def open(self) -> None:
         import chromadb
 
-        settings = chromadb.Settings(anonymized_telemetry=False)
+        settings = chromadb.config.Settings(anonymized_telemetry=False)
         self.client: Any = chromadb.PersistentClient(self.folder, settings=settings)
-        self.collection = self.client.get_or_create_collection(
+        self.collection: Any = self.client.get_or_create_collection(
             "documents", embedding_function=None, configuration={"hnsw": {"space": "l2"}}
         )
 
@@ -37,7 +37,7 @@ class ChromaCollection(Competitor):
         keys = _keys(documents.texts)
         reply = self.collection.get(ids=keys, include=["embeddings"])
         if reply["ids"] == keys:
-            return reply["embeddings"]
+            return np.asarray(reply["embeddings"])
         row_of = {key: row for row, key in enumerate(reply["ids"])}
         return np.asarray(reply["embeddings"])[[row_of[key] for key in keys]]
 

@@ -18,7 +18,7 @@ class DiskCache(Competitor):
     durable = "survives kill"  # WAL with synchronous=NORMAL
 
     def open(self) -> None:
-        import diskcache
+        import diskcache  # type: ignore[import-untyped]
 
         self.cache = diskcache.Cache(self.folder, eviction_policy="none", size_limit=MOST_BYTES)
 

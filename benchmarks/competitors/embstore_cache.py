@@ -25,3 +25,14 @@ class EmbstoreCache(Competitor):
 
     def close(self) -> None:
         self.cache.close()
+
+
+class EmbstoreInOrder(EmbstoreCache):
+    """Filled a batch a call, so that the order of the file is that of the documents.
+
+    One call for all encodes the longest first, and stores groups in that order.
+    """
+
+    def fill(self) -> None:
+        for batch in self.documents.batches(BATCH):
+            self.read(batch)

@@ -28,7 +28,8 @@ class HomeMadeCache:
         content_hash = hashlib.sha256(text.encode()).hexdigest()
         file = self.folder / f"{doc_id}.npy"
         if self.index.get(doc_id) == content_hash and file.exists():
-            return np.load(file)
+            stored: Vectors = np.load(file)
+            return stored
         vector: Vectors = model.encode([text])[0]
         np.save(file, vector)
         self.index[doc_id] = content_hash

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from benchmarks.competitors.base import BATCH, Competitor
-from benchmarks.corpus import Documents, InstantEncoder
+from benchmarks.corpus import Documents, InstantEncoder, as_lists
 
 
 class LangChain(Competitor):
@@ -22,10 +22,10 @@ class LangChain(Competitor):
 
         class Instant(Embeddings):
             def embed_documents(self, texts: list[str]) -> list[list[float]]:
-                return encoder.encode(texts).tolist()
+                return as_lists(encoder.encode(texts))
 
             def embed_query(self, text: str) -> list[float]:
-                return encoder.encode([text])[0].tolist()
+                return self.embed_documents([text])[0]
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that texts with one SHA-1 can be made on purpose

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.competitors.base import BATCH, Competitor
-from benchmarks.corpus import Documents, InstantEncoder
+from benchmarks.corpus import Documents, InstantEncoder, as_lists
 
 
 class LlamaIndexCache(Competitor):
@@ -21,7 +21,7 @@ class LlamaIndexCache(Competitor):
 
         class Instant(BaseEmbedding):
             def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-                return encoder.encode(texts).tolist()
+                return as_lists(encoder.encode(texts))
 
             def _get_text_embedding(self, text: str) -> list[float]:
                 return self._get_text_embeddings([text])[0]
@@ -33,12 +33,12 @@ class LlamaIndexCache(Competitor):
                 return self._get_text_embedding(query)
 
         self.file = self.folder / "cache.json"
-        store: Any = SimpleKVStore.from_persist_path(str(self.file)) if self.file.exists() else SimpleKVStore()
-        self.model = Instant(embeddings_cache=store, embed_batch_size=BATCH)
+        self.store: Any = SimpleKVStore.from_persist_path(str(self.file)) if self.file.exists() else SimpleKVStore()
+        self.model = Instant(embeddings_cache=self.store, embed_batch_size=BATCH)
 
     def fill(self) -> None:
         self.model.get_text_embedding_batch(self.documents.texts)
-        self.model.embeddings_cache.persist(str(self.file))
+        self.store.persist(str(self.file))
 
     def read(self, documents: Documents) -> list[list[float]]:
         return self.model.get_text_embedding_batch(documents.texts)

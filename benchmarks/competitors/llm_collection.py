@@ -13,9 +13,12 @@ SELECT content_hash, embedding
 FROM embeddings
 WHERE collection_id = ?
 """
-READ_ONE = READ_ALL + """
+READ_ONE = (
+    READ_ALL
+    + """
     AND content_hash = ?
 """
+)
 
 
 class LLMCollection(Competitor):
@@ -31,7 +34,7 @@ class LLMCollection(Competitor):
 
         encoder = InstantEncoder(self.documents)
 
-        class Model(llm.EmbeddingModel):
+        class Model(llm.EmbeddingModel):  # type: ignore[name-defined,misc]
             model_id = encoder.model_name
             batch_size = BATCH
 
