@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -54,17 +55,29 @@ def seconds(work: Work) -> float:
     return taken
 
 
+@contextlib.contextmanager
+def only_own_garbage() -> Iterator[None]:
+    """Keep the garbage collector, which runs as ever, from going through what was there before, of all competitors."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def in_turn(turns: Sequence[Turn], rounds: int) -> list[Row]:
     """Time each once a round, after one untimed round; microseconds a document."""
     taken: list[list[float]] = [[] for _ in turns]
-    for round_number in range(rounds + 1):
-        for turn, times in zip(turns, taken, strict=True):
-            turn.prepare()
-            gc.collect()  # nobody clears up after the one before
-            us = seconds(turn.work) / turn.n * 1e6
-            turn.tidy()
-            if round_number:
-                times.append(us)
+    with only_own_garbage():
+        for round_number in range(rounds + 1):
+            for turn, times in zip(turns, taken, strict=True):
+                turn.prepare()
+                gc.collect()  # nobody clears up after the one before
+                us = seconds(turn.work) / turn.n * 1e6
+                turn.tidy()
+                if round_number:
+                    times.append(us)
     return [
         Row(turn.name, turn.n, times, group=turn.group, durable=turn.durable, facts=turn.facts)
         for turn, times in zip(turns, taken, strict=True)
@@ -90,11 +103,12 @@ class Calls:
 def calls_in_turn(calls: Sequence[Calls], rounds: int) -> list[Row]:
     """Time single calls, a block of them a turn, after one untimed round; percentiles are over all calls."""
     samples: list[list[list[float]]] = [[] for _ in calls]
-    for round_number in range(rounds + 1):
-        for some, blocks in zip(calls, samples, strict=True):
-            block = some.block()
-            if round_number:
-                blocks.append(block)
+    with only_own_garbage():
+        for round_number in range(rounds + 1):
+            for some, blocks in zip(calls, samples, strict=True):
+                block = some.block()
+                if round_number:
+                    blocks.append(block)
     return [
         Row(
             some.name,

@@ -27,14 +27,15 @@ TOLERANCE = 1e-5  # of a value: batches are cut elsewhere, and padding changes t
 
 def run(settings: Settings, folder: Path) -> CaseResult:
     """Encode docstrings of the standard library, longest first in both, as either would sort them itself."""
-    documents = demo.collect(settings.scaled(N_TEXTS))
-    result = CaseResult(f"{len(documents)} docstrings encoded by all-MiniLM-L6-v2", "us a document")
+    n = settings.scaled(N_TEXTS)
+    result = CaseResult(f"{n} docstrings encoded by all-MiniLM-L6-v2", "us a document")
     missing = [name for name in REQUIRES if importlib.util.find_spec(name) is None]
     if missing:
         result.notes.append(f'skipped: encode ({", ".join(missing)} missing); pip install "embstore[demo]"')
         return result
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     model: Any = load(MODEL)
+    documents = demo.collect(n)
     documents.sort(key=lambda document: len(document.text), reverse=True)
     ids, texts = [document.doc_id for document in documents], [document.text for document in documents]
     numbers, shares = itertools.count(), list[float]()
