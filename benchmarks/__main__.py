@@ -13,11 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import machine, picture, report
+from benchmarks import machine, picture, report, tables
 from benchmarks.cases import APART, CASES
 from benchmarks.goals import evaluate
 from benchmarks.settings import DOCUMENTS, Settings
 
+README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 QUICK = Settings(documents=500, rounds=3)
 
@@ -25,12 +26,8 @@ QUICK = Settings(documents=500, rounds=3)
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     cases = report.read(options.json) if options.json else {}
-    if options.markdown or options.redraw:
-        if options.markdown:
-            print(report.markdown(cases))
-        if options.redraw:
-            picture.draw(cases, options.picture)
-        return 0
+    if options.markdown or options.readme or options.redraw:
+        return _show(options, cases)
     settings = Settings(options.documents, options.rounds)
     run: report.Cases = {}
     for name in options.cases or [name for name in CASES if name not in APART]:
@@ -43,6 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes = [outcome for outcome in evaluate(run) if outcome.goal.case in run]
     print("\n".join(report.goal_lines(outcomes)))
     return 1 if options.strict and any(outcome.verdict == "missed" for outcome in outcomes) else 0
+
+
+def _show(options: argparse.Namespace, cases: report.Cases) -> int:
+    """Show what was measured before, without running anything."""
+    if options.markdown:
+        print(tables.markdown(cases))
+    if options.readme:
+        tables.write_into(README, cases)
+    if options.redraw:
+        picture.draw(cases, options.picture)
+    return 0
 
 
 def _run(name: str, settings: Settings) -> dict[str, object]:
@@ -74,6 +82,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, help="default benchmarks/results/benchmarks.png")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a goal is missed")
     parser.add_argument("--markdown", action="store_true", help="run nothing; print the README's tables of the JSON")
+    parser.add_argument("--readme", action="store_true", help="run nothing; write those tables into the README")
     parser.add_argument("--redraw", action="store_true", help="run nothing; draw the picture of the JSON")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.cases if name not in CASES]
