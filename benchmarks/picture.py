@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import OURS
+from benchmarks.tables import NO_CACHES
 
 MAIN, MUTED, LEAST, INK = "#1f5fa8", "#767e87", "#2f855a", "#333333"
 LINES = {
@@ -68,7 +69,7 @@ def _dots(axis: Any, name: str, case: Mapping[str, Any]) -> None:
 def _colour(name: str) -> str:
     if name == OURS:
         return MAIN
-    return LEAST if name.startswith(("limit", "bare")) else MUTED
+    return LEAST if name.startswith(NO_CACHES) else MUTED
 
 
 def _lines(axis: Any, name: str, case: Mapping[str, Any]) -> None:

@@ -24,6 +24,8 @@ LABELS = {
     "encode": "a real encode, all-MiniLM-L6-v2",
     "million": "1,000,000 documents beside 100,000",
 }
+# How the names of what is no cache begin.
+NO_CACHES = ("limit", "bare")
 SENSES = {"<=": "at most", "<": "under", ">=": "at least"}
 
 # Case and group of each column of the table of competitors.
@@ -38,8 +40,9 @@ COLUMNS = {
 
 
 def markdown(cases: Cases) -> str:
-    """Give the machine, the goals, and every competitor warm and cold."""
-    return "\n".join([_machine(next(iter(cases.values()))), "", *_goals(cases), "", *_competitors(cases)])
+    """Give the machine, the goals, every competitor warm and cold, and who is faster than embstore at what."""
+    machine = _machine(next(iter(cases.values())))
+    return "\n".join([machine, "", *_goals(cases), "", *_competitors(cases), "", *_faster(cases)])
 
 
 def write_into(readme: Path, cases: Cases) -> None:
@@ -83,6 +86,19 @@ def _competitors(cases: Cases) -> list[str]:
         cold = rows[-1] or {}
         disk = f"{cold['times_raw_bytes']:.2f}" if "times_raw_bytes" in cold else ""
         lines.append(f"| {label} | {' | '.join(map(_cell, rows))} | {disk} | {names[name]['durable']} |")
+    return lines
+
+
+def _faster(cases: Cases) -> list[str]:
+    """List who takes less time than embstore; limits that are no caches are in the goals."""
+    lines = ["**What embstore is not faster at**", ""]
+    for heading, (case, group) in COLUMNS.items():
+        faster = [
+            f"{row['name']} {1 / row['times_embstore']:.1f}"
+            for row in cases.get(case, {"rows": []})["rows"]
+            if row["group"] == group and not row["name"].startswith(NO_CACHES) and (row["times_embstore"] or 1) < 1
+        ]
+        lines.append(f"- {heading}: {', '.join(faster)} times as fast" if faster else f"- {heading}: nobody is faster")
     return lines
 
 
