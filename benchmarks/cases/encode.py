@@ -34,31 +34,45 @@ def run(settings: Settings, folder: Path) -> CaseResult:
         result.notes.append(f'skipped: encode ({", ".join(missing)} missing); pip install "embstore[demo]"')
         return result
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    model: Any = load(MODEL)
-    documents = demo.collect(n)
-    documents.sort(key=lambda document: len(document.text), reverse=True)
-    ids, texts = [document.doc_id for document in documents], [document.text for document in documents]
-    numbers, shares = itertools.count(), list[float]()
-
-    def fill() -> Vectors:
-        began = time.perf_counter()
-        with EmbeddingCache(folder / f"{next(numbers)}.db") as cache:
-            report = cache.fill(ids, texts, model, batch_size=BATCH, progress=False)
-        shares.append((time.perf_counter() - began) / report.encode_s)
-        return report.vectors
-
-    def encode() -> Vectors:
-        vectors: Vectors = model.encode(texts, batch_size=BATCH, show_progress_bar=False)
-        return vectors
-
-    assert abs(fill() - encode()).max() <= TOLERANCE
-    turns = [Turn(OURS, len(texts), fill, durable="yes"), Turn(ALONE, len(texts), encode)]
-    result.rows = in_turn(turns, settings.rounds)
+    task = Task(folder, demo.collect(n), load(MODEL))
+    task.open()
+    assert abs(task.fill() - task.encode()).max() <= TOLERANCE
+    task.close()
+    ours = Turn(OURS, n, task.fill, prepare=task.open, tidy=task.close, durable="yes")
+    result.rows = in_turn([ours, Turn(ALONE, n, task.encode)], settings.rounds)
     result.ratio("encode, cache cold / without it", result.find(OURS), result.find(ALONE))
     # The same by the clock of each call alone, which the machine's other work disturbs less.
-    result.figures["whole call / time in the model"] = float(np.median(shares[-settings.rounds :]))
-    result.notes.append(_device(model))
+    result.figures["whole call / time in the model"] = float(np.median(task.shares[-settings.rounds :]))
+    result.notes.append(_device(task.model))
     return result
+
+
+class Task:
+    """The same texts, batches and model, with a new cache each time and without one."""
+
+    def __init__(self, folder: Path, documents: list[demo.DocumentedName], model: Any) -> None:
+        documents = sorted(documents, key=lambda document: len(document.text), reverse=True)
+        self.ids = [document.doc_id for document in documents]
+        self.texts = [document.text for document in documents]
+        self.model = model
+        self.shares: list[float] = []
+        self._files = (folder / f"{number}.db" for number in itertools.count())
+
+    def open(self) -> None:
+        self.cache = EmbeddingCache(next(self._files))
+
+    def fill(self) -> Vectors:
+        began = time.perf_counter()
+        report = self.cache.fill(self.ids, self.texts, self.model, batch_size=BATCH, progress=False)
+        self.shares.append((time.perf_counter() - began) / report.encode_s)
+        return report.vectors
+
+    def close(self) -> None:
+        self.cache.close()
+
+    def encode(self) -> Vectors:
+        vectors: Vectors = self.model.encode(self.texts, batch_size=BATCH, show_progress_bar=False)
+        return vectors
 
 
 def _device(model: Any) -> str:

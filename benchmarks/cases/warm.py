@@ -33,7 +33,8 @@ def run(settings: Settings, folder: Path, *, n: int) -> CaseResult:
             Turn(c.name, len(c.documents), partial(c.read, c.documents), STORED, durable=c.durable) for c in caches
         ]
         whole = [c for c in caches if len(c.documents) == n and not isinstance(c, Limit)]
-        whole[0].check(shuffled)
+        for cache in whole:
+            cache.check(shuffled)
         turns += [Turn(c.name, n, partial(c.read, shuffled), RANDOM, durable=c.durable) for c in whole]
         if n == smallest:
             turns += [Turn(c.name, len(c.documents), partial(reopened, c), ANEW, durable=c.durable) for c in caches]
