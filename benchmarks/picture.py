@@ -36,13 +36,13 @@ def draw(cases: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     if not above + below:
         return
     rows: Any = [row * (len(above) if row is below and above else 1) for row in (above, below) if row]
-    figure, axes = pyplot.subplot_mosaic(rows, figsize=(10, 3.6 * len(rows)), layout="constrained")
+    figure, axes = pyplot.subplot_mosaic(rows, figsize=(11, 3.6 * len(rows)), layout="constrained")
     for name, axis in axes.items():
         (_lines if name == "growth" else _dots)(axis, name, cases[name])
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(colors=INK, labelsize=9)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=100)
     pyplot.close(figure)
 
 
@@ -61,7 +61,7 @@ def _dots(axis: Any, name: str, case: Mapping[str, Any]) -> None:
         axis.annotate(label, (median, height), (7, -3), textcoords="offset points", fontsize=9, color=colour)
     most = max(row["n"] for row in rows)
     axis.set_yticks(heights, [row["name"] + (f" ({row['n']:,})" if row["n"] < most else "") for row in rows])
-    axis.set_xlabel("microseconds a document, logarithmic", fontsize=9, color=INK)
+    axis.set_xlabel("microseconds a document (log)", fontsize=9, color=INK)
     what = "Warm: everything is stored" if name == "warm" else "Cold: nothing is stored"
     axis.set_title(what, fontsize=10, loc="left", color=INK)
 
@@ -86,6 +86,6 @@ def _lines(axis: Any, name: str, case: Mapping[str, Any]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(right=sizes[-1] * 2.5)
     axis.set_ylim(0, top)
-    axis.set_xlabel("documents in the file, logarithmic", fontsize=9, color=INK)
+    axis.set_xlabel("documents in the file (log)", fontsize=9, color=INK)
     axis.set_ylabel("microseconds a row", fontsize=9, color=INK)
     axis.set_title("embstore: what a row costs as the file grows", fontsize=10, loc="left", color=INK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from benchmarks.results import CaseResult, Row
 from benchmarks.settings import Settings
 from benchmarks.timing import Turn, in_turn
 
+startup_call = startup._call
 TINY = Settings(documents=20, rounds=1)
 
 
@@ -43,6 +44,8 @@ def _few_competitors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that load fast; diskcache where it is installed."""
     compete_with(monkeypatch, JsonNpy, DiskCache, Missing)
     monkeypatch.setattr(startup, "ROUNDS", 1)
+    call = cache(lambda *command: startup_call(list(command)))  # each command once is enough
+    monkeypatch.setattr(startup, "_call", lambda command: call(*command))
     monkeypatch.setattr(growth, "LAST", 4 * growth.FIRST)
 
 
