@@ -1,1 +1,1 @@
-"""Benchmarks: seeded, warmed up, competitors in turn in one run, medians and ratios."""
+"""Benchmarks: seeded, warmed up, competitors in turn in one run, medians, percentiles and ratios."""

@@ -1,121 +1,100 @@
-"""`python -m benchmarks`: what a document costs, cold and warm, beside the least that it can cost.
+"""`python -m benchmarks`: embstore beside other caches, and beside the least that each task can cost.
 
-The least is the SHA-256 of every text and one `np.load` of the whole matrix. The encoder is instant, so that what is
-measured is the cache.
+All take turns in one run, the encoder takes no time, and what each gives is compared with what it was given. A
+competitor that is not installed is left out by name; the extra `bench` has all. The cases million and growth are run
+where they are named. A case that is run takes the place of what the JSON has of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import platform
-import sqlite3
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+from benchmarks import machine, picture, report, tables
+from benchmarks.cases import APART, CASES
+from benchmarks.goals import evaluate
+from benchmarks.settings import DOCUMENTS, Settings
 
-from embstore import EmbeddingCache, __version__
-
-SEED = 7
-WORDS = ("vector", "model", "index", "document", "search", "cache", "query", "storage", "language", "science")
-
-
-def make_texts(n: int) -> list[str]:
-    """Make n distinct texts of about 560 bytes."""
-    random = np.random.default_rng(SEED)
-    choices = random.integers(0, len(WORDS), size=(n, 80))
-    return [f"{i} " + " ".join(WORDS[word] for word in row) for i, row in enumerate(choices)]
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results"
+QUICK = Settings(documents=500, rounds=3)
 
 
-class InstantEncoder:
-    """Looks vectors up in a matrix that is there already."""
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    cases = report.read(options.json) if options.json else {}
+    if options.markdown or options.readme or options.redraw:
+        return _show(options, cases)
+    settings = Settings(options.documents, options.rounds)
+    run: report.Cases = {}
+    for name in options.cases or [name for name in CASES if name not in APART]:
+        run[name] = _run(name, settings)
+        print("\n".join(report.case_lines(name, run[name])), flush=True)
+        if options.json:  # at once: a run that is interrupted leaves what was measured
+            report.write(options.json, {**cases, **run})
+    if options.picture:
+        _draw({**cases, **run}, options.picture)
+    outcomes = [outcome for outcome in evaluate(run) if outcome.goal.case in run]
+    print("\n".join(report.goal_lines(outcomes)))
+    return 1 if options.strict and any(outcome.verdict == "missed" for outcome in outcomes) else 0
 
-    model_name = "instant"
 
-    def __init__(self, texts: list[str], matrix: np.ndarray) -> None:
-        self.row_of = {text: row for row, text in enumerate(texts)}
-        self.matrix = matrix
+def _show(options: argparse.Namespace, cases: report.Cases) -> int:
+    """Show what was measured before, without running anything."""
+    if options.markdown:
+        print(tables.markdown(cases))
+    if options.readme:
+        tables.write_into(README, cases)
+    if options.redraw:
+        picture.draw(cases, options.picture)
+    return 0
 
-    def encode(self, texts: list[str]) -> np.ndarray:
-        return self.matrix[[self.row_of.get(text, 0) for text in texts]]
 
-
-def seconds(work: Callable[[], object]) -> float:
+def _run(name: str, settings: Settings) -> dict[str, object]:
+    """Run a case in a folder of its own, and note on what and with what."""
     began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        result = CASES[name](settings, Path(folder)).as_json()
+    taken = round(time.perf_counter() - began)
+    asked = {"documents": settings.documents, "rounds": settings.rounds, "seconds": taken}
+    return {**result, "run": {**machine.describe(), **asked}}
 
 
-def measure(n: int, dim: int, rounds: int, folder: Path) -> dict[str, list[float]]:
-    """Give the microseconds a document of each case, round by round; the cases take turns."""
-    texts = make_texts(n)
-    doc_ids = [f"doc_{i}" for i in range(n)]
-    matrix = np.random.default_rng(SEED).standard_normal((n, dim)).astype(np.float32)
-    encoder = InstantEncoder(texts, matrix)
-    np.save(folder / "matrix.npy", matrix)
-    shuffled = np.random.default_rng(SEED + 1).permutation(n).tolist()
-    shuffled_ids, shuffled_texts = [doc_ids[i] for i in shuffled], [texts[i] for i in shuffled]
-
-    def limit() -> np.ndarray:
-        for text in texts:
-            hashlib.sha256(text.encode()).digest()
-        return np.load(folder / "matrix.npy")
-
-    def cold() -> None:
-        with EmbeddingCache(folder / f"cold_{time.monotonic_ns()}.db") as cache:
-            cache.get_many(doc_ids, texts, encoder, progress=False)
-
-    with EmbeddingCache(folder / "warm.db") as cache:
-        filled = cache.get_many(doc_ids, texts, encoder, progress=False)
-        assert (filled == matrix).all()
-        cases: dict[str, Callable[[], object]] = {
-            "limit: sha256 + np.load": limit,
-            "cold get_many (durable)": cold,
-            "warm get_many, stored order": lambda: cache.get_many(doc_ids, texts, encoder, progress=False),
-            "warm get_many, random order": lambda: cache.get_many(
-                shuffled_ids, shuffled_texts, encoder, progress=False
-            ),
-            "matrix": lambda: cache.matrix("instant"),
-        }
-        for work in cases.values():
-            work()  # warm up
-        taken: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(rounds):
-            for name, work in cases.items():
-                taken[name].append(seconds(work) / n * 1e6)
-    return taken
+def _draw(cases: report.Cases, file: Path) -> None:
+    try:
+        picture.draw(cases, file)
+    except ImportError as error:
+        print(f'skipped: the picture ({error}); pip install "embstore[bench]"')
 
 
-def main() -> None:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--documents", type=int, default=10_000)
-    parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        taken = measure(options.documents, options.dim, options.rounds, Path(folder))
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    limit = next(iter(medians.values()))
-    versions = {
-        "embstore": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "sqlite": sqlite3.sqlite_version,
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
-    print(f"{options.documents:,} documents of ~560 bytes, dim {options.dim}, {options.rounds} rounds; {versions}")
-    print(f"{'case':<30} {'median':>8} {'min':>8} {'max':>8}  us a document   times the limit")
-    for name, values in taken.items():
-        print(f"{name:<30} {medians[name]:8.2f} {min(values):8.2f} {max(values):8.2f} {medians[name] / limit:28.1f}")
-    if options.json:
-        options.json.write_text(json.dumps({"versions": versions, "us_a_document": taken}, indent=2))
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; by default all but the last two"
+    )
+    parser.add_argument("--documents", type=int, help=f"all sizes in proportion to this; default {DOCUMENTS}")
+    parser.add_argument("--rounds", type=int, help="default 7")
+    parser.add_argument("--quick", action="store_true", help="few documents and rounds, and no files: does it all run?")
+    parser.add_argument("--json", type=Path, help="default benchmarks/results/benchmarks.json")
+    parser.add_argument("--picture", type=Path, help="default benchmarks/results/benchmarks.png")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a goal is missed")
+    parser.add_argument("--markdown", action="store_true", help="run nothing; print the README's tables of the JSON")
+    parser.add_argument("--readme", action="store_true", help="run nothing; write those tables into the README")
+    parser.add_argument("--redraw", action="store_true", help="run nothing; draw the picture of the JSON")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.cases if name not in CASES]
+    if unknown:
+        parser.error(f"no case {unknown[0]!r}; there are {', '.join(CASES)}")
+    whole = not options.quick and options.documents is None  # figures of other sizes are not kept unasked
+    options.json = options.json or (RESULTS / "benchmarks.json" if whole else None)
+    options.picture = options.picture or (RESULTS / "benchmarks.png" if whole else None)
+    defaults = QUICK if options.quick else Settings()
+    options.documents = options.documents or defaults.documents
+    options.rounds = options.rounds or defaults.rounds
+    return options
 
 
 if __name__ == "__main__":

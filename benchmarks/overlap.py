@@ -38,7 +38,7 @@ class SlowEncoder:
 
     def encode(self, texts: list[str]) -> np.ndarray:
         began = time.perf_counter()
-        vectors = self.vectors[[self.row_of.get(text, 0) for text in texts]]  # 0: the canary
+        vectors: np.ndarray = self.vectors[[self.row_of.get(text, 0) for text in texts]]  # 0: the canary
         time.sleep(max(0.0, TEXT_S * len(texts) - (time.perf_counter() - began)))
         self.seconds += time.perf_counter() - began
         return vectors

@@ -109,7 +109,7 @@ def measure_each(
     with tempfile.TemporaryDirectory() as folder, EmbeddingCache(Path(folder) / "embeddings.db") as cache:
         cache.embed(corpus.documents.values(), model)
         cache.embed_query(corpus.queries.values(), model)
-        figures = {}
+        figures: dict[str, dict[str, float]] = {}
         for kind in kinds:
             with CachedSemanticSearchEngine(
                 model, path=folder, index=kind, truncate_dim=truncate_dim, cache=cache
@@ -118,7 +118,7 @@ def measure_each(
         return figures
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--index", choices=INDEX_KINDS, help="default: each of them")
@@ -142,6 +142,7 @@ def main() -> None:
         print(f"{kind:<8} {gain:8.4f} {share:11.4f} {index_s:8.2f} {query_ms:11.2f}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,18 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embstore import CachedSemanticSearchEngine, __version__
+from benchmarks import machine
+from benchmarks.timing import seconds
+from embstore import CachedSemanticSearchEngine
 
 SEED = 7
 CHANGED = 0.01
@@ -117,12 +117,6 @@ def chroma_rows(client: Any, corpus: Corpus) -> list[dict[str, Any]]:
     ]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def goals(medians: dict[str, float]) -> list[tuple[str, float, str, bool]]:
     """Give each goal: what is measured, the figure, what it is to be, and whether it is."""
     unchanged = medians[UNCHANGED]
@@ -150,15 +144,8 @@ def main() -> int:
     corpus = Corpus(SCIFACT, options.documents)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         taken = measure(corpus, options.rounds, Path(folder))
-    import chromadb
-
     medians = {name: statistics.median(values) for name, values in taken.items()}
-    versions = {
-        "embstore": __version__,
-        "chromadb": chromadb.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
+    versions = machine.versions(("chromadb", "numpy"))
     dim = corpus.vectors.shape[1]
     print(f"{len(corpus.ids):,} abstracts of SciFact, dim {dim}, {options.rounds} rounds; {versions}")
     print(f"{'case':<26} {'median':>8} {'min':>8} {'max':>8}  us a document   times unchanged")
@@ -168,7 +155,7 @@ def main() -> int:
     for what, figure, goal, met in goals(medians):
         print(f"{what}: {figure:.1f} (goal {goal}: {'met' if met else 'missed'})")
     if options.json:
-        options.json.write_text(json.dumps({"versions": versions, "us_a_document": taken}, indent=2))
+        options.json.write_text(json.dumps({**machine.describe(), "us_a_document": taken}, indent=2))
     return 0
 
 

@@ -1,0 +1,121 @@
+"""Taking turns: what is compared is timed A B A B ... in one run, so that a slow moment of the machine meets all."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from benchmarks.results import Row
+
+Work = Callable[[], object]
+
+
+def nothing() -> None:
+    """Prepare nothing, tidy nothing up."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Something to be timed over and over.
+
+    Attributes
+    ----------
+    name, group : str
+        Who, and at what: `Row`.
+    n : int
+        How many documents one call of `work` handles.
+    prepare, tidy : callable
+        Before and after each call, untimed.
+    durable : str
+        What survives what: `Row`.
+    """
+
+    name: str
+    n: int
+    work: Work
+    group: str = ""
+    prepare: Work = nothing
+    tidy: Work = nothing
+    durable: str = ""
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+def seconds(work: Work) -> float:
+    """Time one call; giving back the memory of its result is not part of it."""
+    began = time.perf_counter()
+    result = work()
+    taken = time.perf_counter() - began
+    del result
+    return taken
+
+
+@contextlib.contextmanager
+def only_own_garbage() -> Iterator[None]:
+    """Keep the garbage collector, which runs as ever, from going through what was there before, of all competitors."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def in_turn(turns: Sequence[Turn], rounds: int) -> list[Row]:
+    """Time each once a round, after one untimed round; microseconds a document."""
+    taken: list[list[float]] = [[] for _ in turns]
+    with only_own_garbage():
+        for round_number in range(rounds + 1):
+            for turn, times in zip(turns, taken, strict=True):
+                turn.prepare()
+                gc.collect()  # nobody clears up after the one before
+                us = seconds(turn.work) / turn.n * 1e6
+                turn.tidy()
+                if round_number:
+                    times.append(us)
+    return [
+        Row(turn.name, turn.n, times, group=turn.group, durable=turn.durable, facts=turn.facts)
+        for turn, times in zip(turns, taken, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Something to be timed call by call: `call` with each of the rows, every round."""
+
+    name: str
+    n: int
+    call: Callable[[int], object]
+    rows: Sequence[int]
+    durable: str = ""
+
+    def block(self) -> list[float]:
+        """Give the microseconds of each call."""
+        gc.collect()
+        return [seconds(partial(self.call, row)) * 1e6 for row in self.rows]
+
+
+def calls_in_turn(calls: Sequence[Calls], rounds: int) -> list[Row]:
+    """Time single calls, a block of them a turn, after one untimed round; percentiles are over all calls."""
+    samples: list[list[list[float]]] = [[] for _ in calls]
+    with only_own_garbage():
+        for round_number in range(rounds + 1):
+            for some, blocks in zip(calls, samples, strict=True):
+                block = some.block()
+                if round_number:
+                    blocks.append(block)
+    return [
+        Row(
+            some.name,
+            some.n,
+            [float(np.median(block)) for block in blocks],
+            durable=some.durable,
+            samples=[us for block in blocks for us in block],
+        )
+        for some, blocks in zip(calls, samples, strict=True)
+    ]
