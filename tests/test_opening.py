@@ -488,6 +488,17 @@ def test_a_transaction_that_a_kill_interrupted_is_rolled_back_on_opening(made: P
 
 
 @posix
+def test_a_commit_that_a_kill_interrupted_when_only_the_header_was_written_is_rolled_back(made: Path) -> None:
+    subprocess.run([sys.executable, "-c", CRASH, str(made)], capture_output=True, timeout=60)
+    torn = bytearray(made.read_bytes())
+    torn[28:32] = (len(torn) // 65536 + 100).to_bytes(4, "big")  # pages that are to come
+    made.write_bytes(torn)
+    with EmbeddingCache(made) as cache:
+        assert cache.matrix("m")[0] == [f"acknowledged {i}" for i in range(5)]
+        assert (len(cache), cache.verify()) == (8, [])
+
+
+@posix
 def test_the_journal_of_another_applications_file_is_left_to_it(tmp_path: Path) -> None:
     path = tmp_path / "theirs.db"
     script = """

@@ -143,12 +143,23 @@ def _inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
         if result_code(error) not in (READONLY_ROLLBACK, READONLY_RECOVERY) or read_only:
             raise
     # A crash left a journal that must be rolled back before anything can be read. Is the file ours to do so?
-    with contextlib.closing(connect(path, "ro&immutable=1", timeout_s)) as connection:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    application_id = _torn_application_id(path)
     if application_id not in (0, schema.APPLICATION_ID):
         raise NotAStoreError(f"{str(path)!r} is an SQLite database of another application", path=str(path))
     with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
         return _checked_version(connection, str(path))
+
+
+def _torn_application_id(path: Path) -> int:
+    """Read whose file it is off a header that no journal was applied to.
+
+    A commit that grows a file writes the header first: until the rest is there it tells of more pages than there are,
+    which SQLite calls malformed, unless the schema may be written.
+    """
+    uri = f"{path.as_uri()}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        return int(connection.execute("PRAGMA application_id").fetchone()[0])
 
 
 def _checked_version(connection: sqlite3.Connection, path: str) -> int:
