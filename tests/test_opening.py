@@ -488,14 +488,28 @@ def test_a_transaction_that_a_kill_interrupted_is_rolled_back_on_opening(made: P
 
 
 @posix
-def test_a_commit_that_a_kill_interrupted_when_only_the_header_was_written_is_rolled_back(made: Path) -> None:
-    subprocess.run([sys.executable, "-c", CRASH, str(made)], capture_output=True, timeout=60)
-    torn = bytearray(made.read_bytes())
-    torn[28:32] = (len(torn) // 65536 + 100).to_bytes(4, "big")  # pages that are to come
-    made.write_bytes(torn)
-    with EmbeddingCache(made) as cache:
-        assert cache.matrix("m")[0] == [f"acknowledged {i}" for i in range(5)]
-        assert (len(cache), cache.verify()) == (8, [])
+def test_a_commit_that_a_kill_interrupted_when_only_the_header_was_written_is_rolled_back(cache_path: Path) -> None:
+    ids = [f"doc {i}" for i in range(2000)]
+    with EmbeddingCache(cache_path, dtype="float16") as cache:
+        cache.put_many(ids, ids, np.ones((2000, 768)), model_name="m")
+    script = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 8")
+connection.execute("BEGIN IMMEDIATE")
+for vector_id in range(1, 2001):
+    connection.execute(
+        "UPDATE vectors SET vector = CAST(vector || vector AS BLOB) WHERE vector_id = ?", (vector_id,)
+    )
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, str(cache_path)], timeout=60)
+    torn = bytearray(cache_path.read_bytes())
+    torn[28:32] = (len(torn) // 65536 + 100).to_bytes(4, "big")  # the pages that the commit would have written next
+    cache_path.write_bytes(torn)
+    with EmbeddingCache(cache_path) as cache:
+        assert sorted(cache.matrix("m")[0]) == sorted(ids)
+        assert cache.verify() == []
 
 
 @posix
