@@ -15,6 +15,8 @@ from embstore.checksums import document_checksums
 from embstore.stores.base import StoredModel
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
 
+IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
+
 FIND = """
 SELECT doc_id, vector_id, checksum
 FROM documents
@@ -162,12 +164,14 @@ def _all_together(connection: Connection, model_id: int, collection: str) -> Doc
     return there if are_whole and {*map(type, there.doc_ids)} <= {str} else None
 
 
-def vector_ids(connection: Connection, model_id: int, collection: str | None) -> list[int]:
-    """List the vector that each document points at."""
-    ids: list[int] = []
+def vector_ids(connection: Connection, model_id: int, collection: str | None) -> npt.NDArray[np.int64]:
+    """List the vector that each of n documents points at: (n,); those left out that are no integers."""
+    pages = [np.empty(0, dtype=np.int64)]
     for scope in scopes(connection, [model_id], collection):
-        ids += [vector_id for (vector_id,) in connection.execute(VECTOR_IDS, scope)]
-    return ids
+        cursor = connection.execute(VECTOR_IDS, scope)
+        while rows := cursor.fetchmany(IDS_AT_ONCE):
+            pages.append(np.array([row[0] for row in rows if type(row[0]) is int], dtype=np.int64))
+    return np.concatenate(pages)
 
 
 def _most_of(connection: Connection, model_id: int, collection: str, n_keys: int) -> bool:
