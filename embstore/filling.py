@@ -210,7 +210,7 @@ class Filling:
 
         A group is stored while the model works on the next; the last one, or the only one, without another thread.
         """
-        rows = sorted(missing.tolist(), key=lambda row: len(group.contents.texts[row]), reverse=True)
+        rows = sorted(missing.tolist(), key=group.lengths.__getitem__, reverse=True)
         group_rows = max(GROUP_ROWS, self.store.group_rows())
         call_rows, start = batch_size, 0
         with progress_bar(len(rows), "Encoding", progress, unit="text") as bar, BackgroundWriter() as writer:

@@ -25,6 +25,7 @@ class Group:
         self.damaged = found.lookup.damaged
         self.vectors = found.lookup.vectors
         self.dtype = filling.store.dtype if found.model is None else found.model.dtype
+        self.lengths = list(map(len, contents.texts))
         self.rows: list[int] = []
         self.seconds = 0.0
         self.encode_s = 0.0
@@ -56,7 +57,7 @@ class Group:
         The rows are stored in the caller's order, in which they are most likely to be read.
         """
         rows = sorted(self.rows)
-        cost = Cost(sum(len(self.contents.texts[row]) for row in rows), self.seconds)
+        cost = Cost(sum(map(self.lengths.__getitem__, rows)), self.seconds)
         self.rows, self.seconds = [], 0.0
         return lambda: self._store(rows, cost)
 
