@@ -37,8 +37,8 @@ def version_1(cache_path: Path) -> Path:
     with connection(cache_path, "rw") as opened:
         model = models.insert(opened, ModelIdentity("fake"), encoder.dim, None)
         vectors.insert(opened, model, keys, encoder.vectors(TEXTS), standalone=False)
-        documents.put(opened, model, "", ["a", "b", "c", "d"], keys, [1, 2, 3, 4])
-        documents.put(opened, model, "documents", ["a"], keys[:1], [1])
+        documents.put(opened, model, "", ["a", "b", "c", "d"], keys)
+        documents.put(opened, model, "documents", ["a"], keys[:1])
         opened.commit()
     assert version_of(cache_path) == 1
     return cache_path

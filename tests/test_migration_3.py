@@ -231,7 +231,7 @@ def test_an_older_file_that_can_only_be_read_can_be_read(
     with connection(cache_path, "rw") as opened:
         model = models.insert(opened, ModelIdentity("fake"), encoder.dim, None)
         vectors.insert(opened, model, keys, encoder.vectors(TEXTS), standalone=False)
-        documents.put(opened, model, "", ["a", "b", "c", "d"], keys, [1, 2, 3, 4])
+        documents.put(opened, model, "", ["a", "b", "c", "d"], keys)
         opened.commit()
     before = cache_path.read_bytes()
     monkeypatch.setattr(os, "access", lambda *_, **__: False)

@@ -111,6 +111,20 @@ def test_a_record_is_judged_by_its_values(it: IndexRecord, stored: Any, faults: 
     ]
 
 
+@pytest.mark.parametrize("length", [1, 7.3, 1e-3])
+def test_a_vector_that_was_rounded_since_is_the_same_and_no_other_is(length: float) -> None:
+    rng = np.random.default_rng(0)
+    for dim in (2, 8, 384):
+        for _ in range(100):
+            a = rng.standard_normal(dim)
+            a = (length * a / np.linalg.norm(a)).astype(np.float32)
+            stored = a.astype(np.float16).astype(np.float32)
+            for scaled in (a, a / np.linalg.norm(a)):
+                assert same_direction(scaled, stored, b_was_rounded=True)
+            other = a + np.float32(0.003 * length) * rng.standard_normal(dim).astype(np.float32)
+            assert dim == 2 or not same_direction(other, stored, b_was_rounded=True)
+
+
 def test_a_text_that_stands_for_one_with_surrogates_is_not_taken_for_altered() -> None:
     assert not is_altered(record("\ufffd alone", content_hash("\ud800 alone").hex(), [1]))
     assert is_altered(record("\ufffe alone", content_hash("\ud800 alone").hex(), [1]))

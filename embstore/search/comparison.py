@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -92,7 +91,8 @@ def compare_records(
     keeps_vectors : bool
         Whether vectors are stored at all.
     cuts : bool
-        Whether `vectors` were cut, and so scaled, after they were read.
+        Whether `vectors` were cut, and so scaled, after they were read: their values then do not tell whether they
+        are of float16.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def compare_records(
         if is_stored and record.vector is not None:
             if len(record.vector) != len(vector):
                 faults.append(("other_model", record.doc_id))
-            elif not same_direction(record.vector, vector, _tolerance(vector, cuts=cuts)):
+            elif not same_direction(record.vector, vector, b_was_rounded=cuts or may_be_rounded(vector)):
                 faults.append(("wrong_vector", record.doc_id))
     return faults
 
@@ -123,24 +123,22 @@ def is_altered(record: IndexRecord) -> bool:
     return content_hash(record.document).hex() != record.content_hash
 
 
-def _tolerance(stored: Vectors, *, cuts: bool) -> float:
-    """Tell how far a record's direction may be from that of the stored vector (dim,).
+def same_direction(a: Vectors, b: Vectors, *, b_was_rounded: bool = False) -> bool:
+    """Tell whether two vectors (dim,) are the same to an index that measures by cosine.
 
-    The record may be of before the model was converted: where the stored values are all values of float16, they may
-    have been rounded since; of vectors that were cut the values do not tell, and any may have been. What moves a vector
-    of length 1 by e turns it by e, but for terms of e**3; each value moves by the relative error or, where it is small,
-    the absolute one.
+    Parameters
+    ----------
+    b_was_rounded : bool
+        Whether b may be what a was, stored as float16 since: a record of an index may be of before the conversion. Each
+        value may then have moved by what rounding does to it, and all of them with the length by as much again.
     """
-    length = float(np.linalg.norm(stored.astype(np.float64)))
-    if not length or not (cuts or may_be_rounded(stored)):
-        return _TOLERANCE
-    return _TOLERANCE + RELATIVE_ERROR + ABSOLUTE_ERROR * math.sqrt(len(stored)) / length
-
-
-def same_direction(a: Vectors, b: Vectors, tolerance: float = _TOLERANCE) -> bool:
-    """Tell whether two vectors (dim,) are the same to an index that measures by cosine."""
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)  # the length of a float32 vector can be infinite
     length_a, length_b = np.linalg.norm(wide_a), np.linalg.norm(wide_b)
     if not length_a or not length_b:
         return bool(length_a == length_b)
-    return bool(np.linalg.norm(wide_a / length_a - wide_b / length_b) <= tolerance)
+    unit_a = wide_a / length_a
+    differences = np.abs(unit_a - wide_b / length_b)
+    if b_was_rounded:
+        differences -= 2 * RELATIVE_ERROR * np.abs(unit_a) + ABSOLUTE_ERROR / length_b
+        np.maximum(differences, 0, out=differences)
+    return bool(np.linalg.norm(differences) <= _TOLERANCE)
