@@ -111,6 +111,17 @@ def test_rows_that_are_read_as_one_are_those_that_are_read_one_by_one(
     assert np.array_equal(store.read_documents(model, "c", ODD_IDS, KEYS[: len(ODD_IDS)]), VECTORS[: len(ODD_IDS)])
 
 
+@pytest.mark.parametrize("n_bytes", [1, 60, 2**26])
+def test_however_long_vectors_are_they_are_read_together(
+    n_bytes: int, store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_rows, "BYTES_TOGETHER", n_bytes)
+    doc_ids = [f"doc {i}" for i in range(50)]
+    store.put_documents(model, "c", doc_ids, KEYS)
+    assert np.array_equal(store.read_documents(model, "c", doc_ids, KEYS), VECTORS)
+    assert np.array_equal(store.matrix(model, collection="c", doc_ids=doc_ids)[1], VECTORS)
+
+
 def test_one_document_is_read_once_its_model_was_found(store: Store, model: StoredModel) -> None:
     store.put_documents(model, "c", ["a"], KEYS[7:8])
     assert store.read_document(IDENTITY, "c", "a", KEYS[7]) is None
