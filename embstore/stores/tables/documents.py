@@ -205,12 +205,15 @@ def pointers(
     there = find(connection, model.model_id, collection, None if most else doc_ids)
     row_of = {doc_id: row for row, doc_id in enumerate(there.doc_ids)}
     rows = [row_of.get(doc_id, -1) for doc_id in doc_ids]
-    # -1 is the row of those that are not there; what damage has made no integer is nothing.
-    vector_ids, checksums = (
-        np.array([value if type(value) is int else 0 for value in values] + [0], dtype=np.int64)[rows]
-        for values in (there.vector_ids, there.checksums)
-    )
+    vector_ids, checksums = (_integers(values)[rows] for values in (there.vector_ids, there.checksums))
     return np.where(checksums == document_checksums(model.model_id, collection, doc_ids, content_hashes), vector_ids, 0)
+
+
+def _integers(values: list[int]) -> npt.NDArray[np.int64]:
+    """Give integers as an array, and a 0 after them for -1, the row of what is not there."""
+    if set(map(type, values)) - {int}:  # damage
+        values = [value if type(value) is int else 0 for value in values]
+    return np.array([*values, 0], dtype=np.int64)
 
 
 def put(
