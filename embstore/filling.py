@@ -10,10 +10,10 @@ import numpy.typing as npt
 from embstore import claims
 from embstore.canary import ModelGuard
 from embstore.codec import Vectors
-from embstore.contents import Contents, Cost, FillReport, Found
+from embstore.contents import Contents, FillReport, Found
 from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
-from embstore.grouping import Group
+from embstore.grouping import Group, GroupStore
 from embstore.identity import ModelIdentity, Role
 from embstore.inputs import content_of_each
 from embstore.progress import progress_bar
@@ -62,7 +62,7 @@ class Filling:
         self.doc_ids = doc_ids
         self.content_of: Mapping[str, bytes] | None = None
         self.identity: ModelIdentity = encoder.identity(role)
-        self.canary: Vectors | None = None
+        self.groups = GroupStore(store, guard, encoder, role, self.identity, collection, has_ids=doc_ids is not None)
 
     def fill(
         self, texts: Sequence[str], content_hashes: Sequence[bytes], *, batch_size: int, progress: bool | None
@@ -151,7 +151,7 @@ class Filling:
         self._check_model(contents, found)
         if found.model is not None and not self.store.read_only:
             self._record_hits(found.model, contents, found)
-        group = Group(self, contents, found)
+        group = Group(self.groups, contents, found, self.content_of or {})
         if len(to_encode):
             self._encode(group, to_encode, batch_size, progress)
         return group
@@ -188,10 +188,10 @@ class Filling:
         if len(hits):  # the oldest: of a model without a canary, one that this encoder did not store itself
             oldest = hits[np.argmin(found.lookup.vector_ids[hits])]
             hit = (contents.texts[oldest], found.lookup.vectors[oldest])
-        self.canary = self.guard.check(self.encoder, self.role, self.identity, found.model, hit)
-        if found.model is None or found.model.canary is not None or self.canary is None or self.store.read_only:
+        canary = self.groups.canary = self.guard.check(self.encoder, self.role, self.identity, found.model, hit)
+        if found.model is None or found.model.canary is not None or canary is None or self.store.read_only:
             return
-        self.guard.confirm(self.encoder, self.store.set_canary(found.model, self.canary), self.canary)
+        self.guard.confirm(self.encoder, self.store.set_canary(found.model, canary), canary)
 
     def _record_hits(self, model: StoredModel, contents: Contents, found: Found) -> None:
         """Store what is new about texts whose vectors are stored; where nothing is, take no write lock."""
@@ -203,14 +203,14 @@ class Filling:
                 self.store.mark_standalone(model, keys)
             else:  # with the vectors: another process may have forgotten them since they were read
                 documents = {doc_id: contents.keys[row] for doc_id, row in some}
-                self.store_group(keys, found.lookup.vectors[rows], documents)
+                self.groups.store(keys, found.lookup.vectors[rows], documents)
 
     def _encode(self, group: Group, missing: npt.NDArray[np.intp], batch_size: int, progress: bool | None) -> None:
         """Encode the missing texts, longest first, so that a batch pads little, and store them in groups.
 
         A group is stored while the model works on the next; the last one, or the only one, without another thread.
         """
-        rows = sorted(missing.tolist(), key=lambda row: len(group.contents.texts[row]), reverse=True)
+        rows = sorted(missing.tolist(), key=group.lengths.__getitem__, reverse=True)
         group_rows = max(GROUP_ROWS, self.store.group_rows())
         call_rows, start = batch_size, 0
         with progress_bar(len(rows), "Encoding", progress, unit="text") as bar, BackgroundWriter() as writer:
@@ -231,44 +231,3 @@ class Filling:
                     writer.wait()
                 finally:
                     store_rest()
-
-    def store_group(
-        self,
-        keys: Sequence[bytes],
-        vectors: Vectors,
-        documents: Mapping[str, bytes],
-        damaged: Sequence[int] = (),
-        cost: Cost | None = None,
-    ) -> tuple[StoredModel, int]:
-        """Store vectors and the documents that point at them, in one transaction.
-
-        Parameters
-        ----------
-        keys : sequence of n bytes
-            Distinct content hashes.
-        vectors : ndarray of shape (n, dim), float32
-        documents : mapping of doc_id to content hash
-        damaged : sequence of int
-            The rows that replace what is stored; any other leaves it as it is.
-        cost : Cost, optional
-            What the model took for them.
-
-        Returns
-        -------
-        StoredModel
-        int
-            How many of the vectors are new.
-        """
-        standalone = self.content_of is None
-        with self.store.writing():
-            model = self.store.ensure_variant(self.identity, vectors.shape[1], self.canary)
-            self.guard.confirm(self.encoder, model, self.canary)
-            n_new = self.store.insert_vectors(model, keys, vectors, standalone=standalone)
-            if damaged:
-                damaged_keys = [keys[i] for i in damaged]
-                self.store.replace_vectors(model, damaged_keys, vectors[list(damaged)], standalone=standalone)
-            if documents:
-                self.store.put_documents(model, self.collection, list(documents), list(documents.values()))
-            if cost is not None:
-                self.store.note_encoding(model, n_texts=len(keys), n_chars=cost.n_chars, seconds=cost.seconds)
-        return model, n_new

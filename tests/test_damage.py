@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from embstore import DamagedStoreError, EmbeddingCache, EmbstoreError
 from embstore.stores.sqlite_errors import sqlite3
+from embstore.stores.tables import documents
 from tests.fakes import CountingEncoder
 from tests.files import change, flip_bit, rows
 
@@ -59,6 +60,18 @@ def test_a_damaged_vector_is_recomputed_and_mended_by_get(kind: str, filled: Pat
         assert cache.verify() == []
         cache.get_many(IDS, TEXTS, encoder)
         assert encoder.calls == [["text 3"]]
+
+
+@pytest.mark.parametrize("kind", DAMAGED_VECTORS)
+def test_a_damaged_vector_is_recomputed_where_one_document_is_asked_for(
+    kind: str, filled: Path, encoder: CountingEncoder
+) -> None:
+    with EmbeddingCache(filled) as cache:
+        assert np.array_equal(cache.get("doc 2", "text 2", encoder), encoder.vector("text 2"))  # the model is known
+        DAMAGED_VECTORS[kind](filled)
+        assert np.array_equal(cache.get("doc 3", "text 3", encoder), encoder.vector("text 3"))
+        assert encoder.calls == [["text 3"]]
+        assert cache.verify() == []
 
 
 @pytest.mark.parametrize("kind", DAMAGED_VECTORS)
@@ -143,10 +156,13 @@ DAMAGED_DOCUMENTS = {
 }
 
 
+@pytest.mark.parametrize("scan", [True, False])
 @pytest.mark.parametrize("kind", DAMAGED_DOCUMENTS)
 def test_a_damaged_document_is_refused_by_matrix_and_mended_by_get(
-    kind: str, filled: Path, encoder: CountingEncoder
+    kind: str, scan: bool, filled: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(documents, "SCAN_FROM_KEYS", 0 if scan else 10**9)
+    monkeypatch.setattr(documents, "SCAN_FROM_SHARE", 1e-9)
     change(filled, f"UPDATE documents SET {DAMAGED_DOCUMENTS[kind]} WHERE doc_id = 'doc 3'")
     with EmbeddingCache(filled) as cache:
         assert {problem.table for problem in cache.verify()} == {"documents"}
@@ -160,6 +176,18 @@ def test_a_damaged_document_is_refused_by_matrix_and_mended_by_get(
         cache.invalidate(wrong or ["nothing"])
         cache.get_many(IDS, TEXTS, encoder)
         assert cache.verify() == []
+
+
+@pytest.mark.parametrize("kind", DAMAGED_DOCUMENTS)
+def test_a_damaged_document_is_mended_where_it_alone_is_asked_for(
+    kind: str, filled: Path, encoder: CountingEncoder
+) -> None:
+    with EmbeddingCache(filled) as cache:
+        cache.get("doc 2", "text 2", encoder)  # the model is known
+        change(filled, f"UPDATE documents SET {DAMAGED_DOCUMENTS[kind]} WHERE doc_id = 'doc 3'")
+        assert np.array_equal(cache.get("doc 3", "text 3", encoder), encoder.vector("text 3"))
+        assert cache.matrix("fake", doc_ids=["doc 3"])[0] == ["doc 3"]
+        assert encoder.calls == []
 
 
 def test_two_documents_whose_pointers_are_swapped_are_noticed(filled: Path, encoder: CountingEncoder) -> None:

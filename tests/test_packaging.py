@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import embstore
 from embstore import EmbeddingCache
 from tests.fakes import CountingEncoder
 
@@ -113,6 +114,12 @@ def test_the_wheel_works_away_from_the_sources(target: Path, tmp_path: Path) -> 
 def test_the_command_line_tells_the_version_of_the_wheel(target: Path, wheel: Path, tmp_path: Path) -> None:
     told = run_python("-c", "from embstore.cli import main; main()", "--version", cwd=tmp_path, path=target)
     assert told == f"embstore, version {wheel.name.split('-')[1]}\n"
+
+
+def test_every_public_name_is_loaded_from_where_it_is_said_to_be() -> None:
+    assert [getattr(embstore, name).__name__ for name in embstore.__all__] == embstore.__all__
+    with pytest.raises(AttributeError, match="'embstore' has no attribute 'nothing'"):
+        embstore.nothing  # noqa: B018
 
 
 def test_importing_embstore_loads_nothing_heavy(target: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from embstore import (
     StoreBusyError,
     content_hash,
 )
-from embstore.stores import open_store, tables
+from embstore.stores import open_store, sqlite, tables
 from embstore.stores.base import Store, StoredModel
 from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.schema import SCHEMA_VERSION
@@ -94,6 +94,57 @@ def test_searching_key_by_key_and_scanning_the_index_find_the_same(
     assert store.read_documents(model, "c", doc_ids, [*KEYS[:49], KEYS[0]]) is None
     ids, matrix = store.matrix(model, collection=None, doc_ids=doc_ids[::-1])
     assert (ids, matrix.tolist()) == (doc_ids[::-1], VECTORS[::-1].tolist())
+
+
+ODD_IDS = ["a\0b", '"quoted"', "back\\slash", "new\nline", "größer", "🙂", "\u2028", "{}", "1", "null", "x" * 300]
+
+
+def test_rows_that_are_read_as_one_are_those_that_are_read_one_by_one(
+    store: Store, model: StoredModel, cache_path: Path
+) -> None:
+    store.put_documents(model, "c", ODD_IDS, KEYS[: len(ODD_IDS)])
+    with connection(cache_path) as opened:
+        together = documents.find(opened, model.model_id, "c", None)
+        one_by_one = documents.Documents.of("c", opened.execute(documents.ALL, (model.model_id, "c")).fetchall())
+        assert together == one_by_one
+        assert documents.find(opened, model.model_id, "nobody's", None).doc_ids == []
+    assert np.array_equal(store.read_documents(model, "c", ODD_IDS, KEYS[: len(ODD_IDS)]), VECTORS[: len(ODD_IDS)])
+
+
+@pytest.mark.parametrize("n_bytes", [1, 60, 2**26])
+def test_however_long_vectors_are_they_are_read_together(
+    n_bytes: int, store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_rows, "BYTES_TOGETHER", n_bytes)
+    doc_ids = [f"doc {i}" for i in range(50)]
+    store.put_documents(model, "c", doc_ids, KEYS)
+    assert np.array_equal(store.read_documents(model, "c", doc_ids, KEYS), VECTORS)
+    assert np.array_equal(store.matrix(model, collection="c", doc_ids=doc_ids)[1], VECTORS)
+
+
+def test_one_document_is_read_once_its_model_was_found(store: Store, model: StoredModel) -> None:
+    store.put_documents(model, "c", ["a"], KEYS[7:8])
+    assert store.read_document(IDENTITY, "c", "a", KEYS[7]) is None
+    store.find_variant(IDENTITY)
+    found = store.read_document(IDENTITY, "c", "a", KEYS[7])
+    assert found is not None
+    assert (found[0].model_id, found[1].tolist()) == (model.model_id, VECTORS[7].tolist())
+    for collection, doc_id, key in (("", "a", KEYS[7]), ("c", "b", KEYS[7]), ("c", "a", KEYS[8])):
+        assert store.read_document(IDENTITY, collection, doc_id, key) is None
+    other = open_store(store.path)
+    other.rename_model("m", "renamed")
+    other.close()
+    assert store.read_document(IDENTITY, "c", "a", KEYS[7]) is None
+
+
+def test_larger_files_are_given_larger_groups(
+    store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.group_rows() == 0
+    monkeypatch.setattr(sqlite, "GROUPS", 2)
+    assert store.group_rows() == 25
+    monkeypatch.setattr(sqlite, "MOST_GROUP_ROWS", 10)
+    assert store.group_rows() == 10
 
 
 def test_a_look_up_of_nothing_is_empty(store: Store, model: StoredModel) -> None:

@@ -211,9 +211,9 @@ def list_vector_ids(
         A key is damaged.
     """
     ids = documents.vector_ids(connection, model.model_id, collection)
-    if len(ids) != documents.count_of_model(connection, model.model_id, collection) or set(map(type, ids)) - {int}:
+    if len(ids) != documents.count_of_model(connection, model.model_id, collection):
         raise _rows_missing("damaged keys")
-    return np.unique(np.array(ids, dtype=np.int64), return_counts=True)
+    return np.unique(ids, return_counts=True)
 
 
 def list_range(

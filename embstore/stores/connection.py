@@ -7,7 +7,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class _Handle:
         self.is_writing = False
         self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
 
-    def __del__(self) -> None:
-        if self.pid == os.getpid():
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # at the end of the interpreter os may be gone
+        if self.pid == getpid():
             self.connection.close()
 
 

@@ -15,6 +15,8 @@ from embstore.checksums import document_checksums
 from embstore.stores.base import StoredModel
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
 
+IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
+
 FIND = """
 SELECT doc_id, vector_id, checksum
 FROM documents
@@ -162,12 +164,14 @@ def _all_together(connection: Connection, model_id: int, collection: str) -> Doc
     return there if are_whole and {*map(type, there.doc_ids)} <= {str} else None
 
 
-def vector_ids(connection: Connection, model_id: int, collection: str | None) -> list[int]:
-    """List the vector that each document points at."""
-    ids: list[int] = []
+def vector_ids(connection: Connection, model_id: int, collection: str | None) -> npt.NDArray[np.int64]:
+    """List the vector that each of n documents points at: (n,); those left out that are no integers."""
+    pages = [np.empty(0, dtype=np.int64)]
     for scope in scopes(connection, [model_id], collection):
-        ids += [vector_id for (vector_id,) in connection.execute(VECTOR_IDS, scope)]
-    return ids
+        cursor = connection.execute(VECTOR_IDS, scope)
+        while rows := cursor.fetchmany(IDS_AT_ONCE):
+            pages.append(np.array([row[0] for row in rows if type(row[0]) is int], dtype=np.int64))
+    return np.concatenate(pages)
 
 
 def _most_of(connection: Connection, model_id: int, collection: str, n_keys: int) -> bool:
@@ -201,12 +205,15 @@ def pointers(
     there = find(connection, model.model_id, collection, None if most else doc_ids)
     row_of = {doc_id: row for row, doc_id in enumerate(there.doc_ids)}
     rows = [row_of.get(doc_id, -1) for doc_id in doc_ids]
-    # -1 is the row of those that are not there; what damage has made no integer is nothing.
-    vector_ids, checksums = (
-        np.array([value if type(value) is int else 0 for value in values] + [0], dtype=np.int64)[rows]
-        for values in (there.vector_ids, there.checksums)
-    )
+    vector_ids, checksums = (_integers(values)[rows] for values in (there.vector_ids, there.checksums))
     return np.where(checksums == document_checksums(model.model_id, collection, doc_ids, content_hashes), vector_ids, 0)
+
+
+def _integers(values: list[int]) -> npt.NDArray[np.int64]:
+    """Give integers as an array, and a 0 after them for -1, the row of what is not there."""
+    if set(map(type, values)) - {int}:  # damage
+        values = [value if type(value) is int else 0 for value in values]
+    return np.array([*values, 0], dtype=np.int64)
 
 
 def put(

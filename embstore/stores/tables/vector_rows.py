@@ -17,6 +17,8 @@ from embstore.stores.base import StoredModel
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import KEYS_AT_ONCE, integers, places
 
+BYTES_TOGETHER = 2**26  # SQLite's limit of a value is 10**9 bytes
+
 READ = """
 SELECT vector_id, content_hash, checksum, standalone, vector
 FROM vectors
@@ -185,8 +187,9 @@ def read_together(
     """
     checksums = np.empty(len(vector_ids), dtype=np.int64)
     values = np.empty((len(vector_ids), model.dim), dtype=STORED_DTYPES[model.dtype])
-    for start in range(0, len(vector_ids), KEYS_AT_ONCE):
-        some = slice(start, start + KEYS_AT_ONCE)
+    n_rows = min(KEYS_AT_ONCE, max(1, BYTES_TOGETHER // (model.dim * values.itemsize)))
+    for start in range(0, len(vector_ids), n_rows):
+        some = slice(start, start + n_rows)
         ids = vector_ids[some].tolist()
         try:
             ((texts, blob),) = _select(connection, TOGETHER, TOGETHER_RANGE, ids, "")

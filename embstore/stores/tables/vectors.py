@@ -133,16 +133,17 @@ def read_sound(
         None where one is missing, or not what was written for its content.
     """
     distinct, first, row_of = np.unique(vector_ids, return_index=True, return_inverse=True)
-    hashes = [content_hashes[i] for i in first.tolist()]
-    is_shared = len(distinct) < len(vector_ids)
-    if is_shared and any(hashes[row] != key for row, key in zip(row_of.tolist(), content_hashes, strict=True)):
-        return None
+    is_shared, hashes = len(distinct) < len(vector_ids), content_hashes
+    if is_shared:
+        hashes = [content_hashes[i] for i in first.tolist()]
+        if any(hashes[row] != key for row, key in zip(row_of.tolist(), content_hashes, strict=True)):
+            return None
     together = read_together(connection, distinct, model, None if is_shared else first)
     if together is None:
         return None
     checksums, values = together
     of_vectors = content_sums_of_vectors(model.model_id, checksums, values)
-    if not is_content(of_vectors, content_sums(hashes if is_shared else content_hashes)).all():
+    if not is_content(of_vectors, content_sums(hashes)).all():
         return None
     return as_vectors(values[row_of] if is_shared else values)
 
