@@ -57,6 +57,8 @@ PLANS = {
     "documents.ALL_TOGETHER": [OF_SCOPE],
     "documents.VECTOR_IDS": [OF_SCOPE],
     "documents.BY_VECTOR": [f"SEARCH documents USING INDEX {BY_VECTOR} (vector_id>? AND vector_id<?)"],
+    "documents.INSERT": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
+    "documents.UPDATE": [OF_ID, f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
     "documents.COUNT_UP_TO": [OF_SCOPE],
     "documents.DELETE": [OF_ID],
     "documents.DELETE_SCOPE": [OF_SCOPE],
@@ -107,7 +109,7 @@ WHOLE = {
 
 # Nothing is searched: rows are inserted, a table is emptied, SQLite checks itself.
 WITHOUT_A_PLAN = {
-    *("models.INSERT", "vectors.INSERT", "vectors.UPSERT", "documents.UPSERT"),
+    *("models.INSERT", "vectors.INSERT", "vectors.UPSERT"),
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
     *("encodings.UPSERT", "encodings.DELETE_ALL", "collections.UPSERT", "texts.INSERT"),
     *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "verify.FOREIGN_KEY_CHECK"),
