@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -94,10 +95,7 @@ class Group:
         self.rows: list[int] = []
         self.seconds = 0.0
         self.encode_s = 0.0
-        self._doc_ids_of: dict[bytes, list[str]] = {}
-        if not found.lookup.found.all():
-            for doc_id, key in content_of.items():
-                self._doc_ids_of.setdefault(key, []).append(doc_id)
+        self._content_of = content_of
 
     def encode(self, rows: list[int], batch_size: int) -> float:
         """Encode some texts of the call, and tell how many seconds it took."""
@@ -126,11 +124,21 @@ class Group:
         self.rows, self.seconds = [], 0.0
         return lambda: self._store(rows, cost)
 
+    @cached_property
+    def _doc_ids(self) -> Sequence[Sequence[str]]:
+        """The documents of each content."""
+        if len(self._content_of) == len(self.contents.keys):  # one each, and so in the same order
+            return [(doc_id,) for doc_id in self._content_of]
+        doc_ids: dict[bytes, list[str]] = {key: [] for key in self.contents.keys}
+        for doc_id, key in self._content_of.items():
+            doc_ids[key].append(doc_id)
+        return list(doc_ids.values())
+
     def _store(self, rows: list[int], cost: Cost) -> None:
         if not rows:
             return
         keys = [self.contents.keys[row] for row in rows]
-        documents = {doc_id: key for key in keys for doc_id in self._doc_ids_of.get(key, ())}
+        documents = {doc_id: keys[i] for i, row in enumerate(rows) for doc_id in self._doc_ids[row]}
         damaged = [i for i, row in enumerate(rows) if self.damaged[row]]
         vectors = self.vectors[rows]
         model, n_new = self.groups.store(keys, vectors, documents, damaged, cost)
