@@ -116,7 +116,8 @@ class SQLiteStore(SQLiteModels):
         try:
             ((checksum_now, doc_checksum, checksum, blob),) = rows
             values = np.frombuffer(blob, dtype=STORED_DTYPES[model.dtype])
-            if checksum_now == model_checksum and len(values) == model.dim:
+            are_numbers = type(checksum) is type(doc_checksum) is int  # damage can make a fraction of one
+            if checksum_now == model_checksum and are_numbers and len(values) == model.dim:
                 place = (collection, doc_id, doc_checksum)
                 if is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash):
                     return model, values.astype(np.float32)
