@@ -13,12 +13,13 @@ READY_BENCH := $(VENV)/.ready-bench
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench clean
+.PHONY: help demo test slow faults check format bench clean
 
 help:
 	@echo "make demo    index 1,000 documents three times and search them"
 	@echo "make test    run the tests"
 	@echo "make slow    run the tests that take minutes"
+	@echo "make faults  inject every fault as often as promised (an hour)"
 	@echo "make check   ruff, the format and the types"
 	@echo "make format  write the format and what ruff can mend"
 	@echo "make bench   run the benchmarks, beside every competitor (10 minutes)"
@@ -32,6 +33,9 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m pytest tests/faults --whole-faults -m "slow or not slow" --timeout 7200 $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -16,6 +16,10 @@ settings.register_profile("embstore", deadline=None)
 settings.load_profile("embstore")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole-faults", action="store_true", help="the fault suite as a whole: it takes an hour")
+
+
 @pytest.fixture
 def cache_path(tmp_path: Path) -> Path:
     return tmp_path / "embeddings.db"
