@@ -1,9 +1,14 @@
-"""Taking turns: what is compared is timed A B A B ... in one run, so that a slow moment of the machine meets all."""
+"""Taking turns: what is compared is timed A B A B ... in one run, so that a slow moment of the machine meets all.
+
+Who comes after whom is drawn anew each round: what one leaves behind, threads that still work and memory that is in
+pieces, would else always meet the same neighbour.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks.corpus import SEED
 from benchmarks.results import Row
 
 Work = Callable[[], object]
@@ -69,9 +75,10 @@ def only_own_garbage() -> Iterator[None]:
 def in_turn(turns: Sequence[Turn], rounds: int) -> list[Row]:
     """Time each once a round, after one untimed round; microseconds a document."""
     taken: list[list[float]] = [[] for _ in turns]
+    order = random.Random(SEED)
     with only_own_garbage():
         for round_number in range(rounds + 1):
-            for turn, times in zip(turns, taken, strict=True):
+            for turn, times in order.sample(list(zip(turns, taken, strict=True)), k=len(turns)):
                 turn.prepare()
                 gc.collect()  # nobody clears up after the one before
                 us = seconds(turn.work) / turn.n * 1e6
@@ -103,9 +110,10 @@ class Calls:
 def calls_in_turn(calls: Sequence[Calls], rounds: int) -> list[Row]:
     """Time single calls, a block of them a turn, after one untimed round; percentiles are over all calls."""
     samples: list[list[list[float]]] = [[] for _ in calls]
+    order = random.Random(SEED)
     with only_own_garbage():
         for round_number in range(rounds + 1):
-            for some, blocks in zip(calls, samples, strict=True):
+            for some, blocks in order.sample(list(zip(calls, samples, strict=True)), k=len(calls)):
                 block = some.block()
                 if round_number:
                     blocks.append(block)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore import claims
+from embstore.background import Background
 from embstore.canary import ModelGuard
 from embstore.codec import Vectors
 from embstore.contents import Contents, FillReport, Found
@@ -18,7 +19,6 @@ from embstore.identity import ModelIdentity, Role
 from embstore.inputs import content_of_each
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
-from embstore.writing import BackgroundWriter
 
 # What waits to be stored together: about this much of the model's work, or this many rows, and more where the store
 # holds many. While one group is being stored the next is encoded, so that a crash can cost two.
@@ -213,7 +213,7 @@ class Filling:
         rows = sorted(missing.tolist(), key=group.lengths.__getitem__, reverse=True)
         group_rows = max(GROUP_ROWS, self.store.group_rows())
         call_rows, start = batch_size, 0
-        with progress_bar(len(rows), "Encoding", progress, unit="text") as bar, BackgroundWriter() as writer:
+        with progress_bar(len(rows), "Encoding", progress, unit="text") as bar, Background() as writer:
             try:
                 while start < len(rows):
                     call = rows[start : start + call_rows]

@@ -65,12 +65,15 @@ def test_documents_are_the_same_in_every_corpus_and_have_560_bytes() -> None:
     assert (InstantEncoder(some).encode(some.texts[::-1]) == some.vectors[::-1]).all()
 
 
-def test_all_take_turns_and_the_first_round_warms_up() -> None:
+def test_all_take_turns_in_any_order_and_the_first_round_warms_up() -> None:
     called: list[str] = []
-    turns = [Turn(name, 10, partial(called.append, name), tidy=partial(called.append, "tidied")) for name in "ab"]
-    rows = in_turn(turns, 2)
-    assert called == ["a", "tidied", "b", "tidied"] * 3
-    assert [(row.name, row.n, len(row.rounds)) for row in rows] == [("a", 10, 2), ("b", 10, 2)]
+    turns = [Turn(name, 10, partial(called.append, name), tidy=partial(called.append, "tidied")) for name in "abcd"]
+    rows = in_turn(turns, 5)
+    assert called[1::2] == ["tidied"] * 24
+    rounds = ["".join(called[i : i + 8 : 2]) for i in range(0, 48, 8)]
+    assert {"".join(sorted(round_)) for round_ in rounds} == {"abcd"}
+    assert len(set(rounds)) > 1
+    assert [(row.name, row.n, len(row.rounds)) for row in rows] == [(name, 10, 5) for name in "abcd"]
 
 
 def test_a_ratio_is_that_of_the_same_rounds() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from embstore import EmbeddingCache, EncoderError, FillReport, filling, grouping
+from embstore.background import Background
 from embstore.canary import CANARY_TEXT
 from embstore.errors import EmbstoreError, StoreClosedError
-from embstore.writing import BackgroundWriter
 from tests.fakes import CountingEncoder, HookedEncoder, QueryEncoder
 from tests.files import dump, rows
 
@@ -191,7 +191,7 @@ def test_only_the_misses_among_hits_are_in_the_batches(cache: EmbeddingCache, en
 @pytest.fixture
 def storing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each group is stored before the next is encoded, not meanwhile."""
-    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, work: work())
+    monkeypatch.setattr(Background, "submit", lambda self, work: work())
 
 
 @pytest.mark.usefixtures("storing_at_once")

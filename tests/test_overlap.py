@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embstore import EmbeddingCache, StoreBusyError, StoreFullError, filling
-from embstore.writing import BackgroundWriter
+from embstore.background import Background
 from tests.fakes import CountingEncoder
 
 TEXTS = [f"text {i:03}" for i in range(100)]
@@ -60,7 +60,7 @@ def test_the_model_is_called_by_one_thread_and_the_rows_come_from_another(cache:
 
     cache.get_many(IDS, TEXTS, Remembering(), batch_size=10)
     assert callers == {threading.get_ident()}
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embstore-writer")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embstore-background")]
 
 
 def test_a_call_of_one_group_starts_no_thread(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_what_was_encoded_before_a_failure_is_stored(cache: EmbeddingCache, erro
     with pytest.raises((Exception, KeyboardInterrupt)):
         cache.get_many(IDS, TEXTS, failing, batch_size=5)
     assert len(cache) == 55
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embstore-writer")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embstore-background")]
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -131,16 +131,16 @@ def test_a_group_that_was_encoded_is_stored_although_the_one_before_it_is_not(
 def test_an_interrupt_while_waiting_for_the_writer_keeps_what_was_encoded(
     cache: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait, n_waits = BackgroundWriter.wait, 0
+    wait, n_waits = Background.wait, 0
 
-    def interrupted(writer: BackgroundWriter) -> None:
+    def interrupted(writer: Background) -> None:
         nonlocal n_waits
         n_waits += 1
         if n_waits == 3:
             raise KeyboardInterrupt
         wait(writer)
 
-    monkeypatch.setattr(BackgroundWriter, "wait", interrupted)
+    monkeypatch.setattr(Background, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cache.get_many(IDS, TEXTS, encoder, batch_size=10)
     assert len(cache) == encoder.n_texts

@@ -62,7 +62,8 @@ PLANS = {
     "documents.COUNT_UP_TO": [OF_SCOPE],
     "documents.DELETE": [OF_ID],
     "documents.DELETE_SCOPE": [OF_SCOPE],
-    "documents.NEXT_SCOPE": ["SEARCH documents USING PRIMARY KEY ((model_id,collection)>(?,?))"],
+    "documents.NEXT_COLLECTION": ["SEARCH documents USING PRIMARY KEY (model_id=? AND collection>?)"],
+    "documents.NEXT_MODEL": ["SEARCH documents USING PRIMARY KEY (model_id>?)"],
     "documents.FIRST_SCOPE": ["SCAN documents"],  # LIMIT 1: the first row of the key
     "encodings.FIND": ["SEARCH encodings USING INTEGER PRIMARY KEY (rowid=?)"],
     "encodings.DELETE": ["SEARCH encodings USING INTEGER PRIMARY KEY (rowid=?)"],

@@ -106,7 +106,9 @@ def test_rows_that_are_read_as_one_are_those_that_are_read_one_by_one(
     with connection(cache_path) as opened:
         together = documents.find(opened, model.model_id, "c", None)
         one_by_one = documents.Documents.of("c", opened.execute(documents.ALL, (model.model_id, "c")).fetchall())
-        assert together == one_by_one
+        assert vars(together).keys() == vars(one_by_one).keys()
+        for name, column in vars(one_by_one).items():
+            assert np.array_equal(getattr(together, name), column)
         assert documents.find(opened, model.model_id, "nobody's", None).doc_ids == []
     assert np.array_equal(store.read_documents(model, "c", ODD_IDS, KEYS[: len(ODD_IDS)]), VECTORS[: len(ODD_IDS)])
 

@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from embstore.background import Background
 from embstore.progress import progress_bar
 from embstore.search.base import Document, IndexPlan, IndexReport, VectorIndex, VectorSource
 from embstore.search.given import WINDOW, GivenDocuments, Window
 from embstore.search.plan import Plan, PlanTotals, check_none_foreign, make_plan
 from embstore.search.removal import Removal
-from embstore.writing import BackgroundWriter
 
 _DOCUMENTS = ("added", "updated", "metadata_updated", "unchanged")  # of which the total is made
 _SHOWN = ("encoded", "from_cache", "unchanged")  # beside the bar
@@ -140,7 +140,7 @@ class _Execution:
         self._source = source
         self._counts = counts
         self._bar = bar
-        self._writer = BackgroundWriter()
+        self._writer = Background()
         self._written: list[Mapping[str, int]] = []  # and not counted yet
 
     def execute(self, plan: Plan, *, at_once: bool) -> None:

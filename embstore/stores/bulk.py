@@ -9,11 +9,11 @@ from sqlite3 import Connection
 import numpy as np
 import numpy.typing as npt
 
-from embstore.checksums import Words, content_sums, content_sums_of_documents, content_sums_of_vectors, is_content
+from embstore.checksums import Words, content_sums, content_sums_of_documents, is_content
 from embstore.codec import VECTOR_DTYPE, Vectors, as_vectors
 from embstore.errors import DamagedStoreError, InvalidInputError, UnknownDocumentError
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import documents, vector_rows
+from embstore.stores.tables import documents, vector_rows, whole_numbers
 from embstore.truncation import truncated
 
 _ROWS_TRUNCATED_AT_ONCE = 2048
@@ -29,30 +29,29 @@ class Listing:
     checksums: npt.NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, collections: Sequence[str], doc_ids: Sequence[str], vector_ids: Sequence[int], checksums: Sequence[int]
+    def of(cls, rows: Sequence[tuple[str, str, int, int]]) -> Listing:
+        """Turn rows (collection, doc_id, vector_id, checksum) into columns."""
+        collections, doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return cls.of_texts(list(collections), list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
+
+    @classmethod
+    def of_texts(
+        cls,
+        collections: list[str],
+        doc_ids: list[str],
+        vector_ids: npt.NDArray[np.int64],
+        checksums: npt.NDArray[np.int64],
     ) -> Listing:
-        """Check columns.
+        """Check that texts are texts; numbers that are none are 0 by now, and fit no row.
 
         Raises
         ------
         DamagedStoreError
-            A value is of another type than its column.
+            One is not.
         """
-        are_texts = {*map(type, collections), *map(type, doc_ids)} <= {str}
-        if not (are_texts and {*map(type, vector_ids), *map(type, checksums)} <= {int}):
-            raise _rows_missing("values of other types")
-        return cls(
-            list(collections),
-            list(doc_ids),
-            np.array(vector_ids, dtype=np.int64),
-            np.array(checksums, dtype=np.int64),
-        )
-
-    @classmethod
-    def of_rows(cls, rows: Sequence[tuple[str, str, int, int]]) -> Listing:
-        """Turn rows (collection, doc_id, vector_id, checksum) into columns, as `of`."""
-        return cls.of(*(zip(*rows, strict=True) if rows else ((), (), (), ())))
+        if not {*map(type, collections), *map(type, doc_ids)} <= {str}:
+            raise _rows_missing("ids that are no texts")
+        return cls(collections, doc_ids, vector_ids, checksums)
 
     def take(self, at: npt.NDArray[np.intp]) -> Listing:
         """Give some rows, in this order."""
@@ -73,19 +72,16 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
     DamagedStoreError
         A key is damaged: searches that it leads astray would leave documents out.
     """
-    names: list[str] = []
-    doc_ids: list[str] = []
-    vector_ids: list[int] = []
-    checksums: list[int] = []
-    for model_id, name in documents.scopes(connection, [model.model_id], collection):
-        there = documents.find(connection, model_id, name, None)
-        names += [name] * len(there.doc_ids)
-        doc_ids += there.doc_ids
-        vector_ids += there.vector_ids
-        checksums += there.checksums
-    if len(doc_ids) != documents.count_of_model(connection, model.model_id, collection):
+    scopes = documents.scopes(connection, [model.model_id], collection)
+    there = [documents.find(connection, model_id, name, None) for model_id, name in scopes]
+    listing = Listing.of_texts(
+        [name for some in there for name in [some.collection] * len(some.doc_ids)],
+        [doc_id for some in there for doc_id in some.doc_ids],
+        np.concatenate([documents.NO_IDS, *(some.vector_ids for some in there)]),
+        np.concatenate([documents.NO_IDS, *(some.checksums for some in there)]),
+    )
+    if len(listing.doc_ids) != documents.count_of_model(connection, model.model_id, collection):
         raise _rows_missing("damaged keys")
-    listing = Listing.of(names, doc_ids, vector_ids, checksums)
     return listing.take(np.argsort(listing.vector_ids, kind="stable"))
 
 
@@ -102,7 +98,8 @@ def list_some(connection: Connection, model: StoredModel, collection: str | None
     row_of: dict[str, tuple[str, str, int, int]] = {}
     for model_id, name in documents.scopes(connection, [model.model_id], collection):
         there = documents.find(connection, model_id, name, list(dict.fromkeys(doc_ids)))
-        for doc_id, vector_id, checksum in zip(there.doc_ids, there.vector_ids, there.checksums, strict=True):
+        numbers = there.vector_ids.tolist(), there.checksums.tolist()
+        for doc_id, vector_id, checksum in zip(there.doc_ids, *numbers, strict=True):
             other = row_of.setdefault(doc_id, (name, doc_id, vector_id, checksum))
             if other[2] != vector_id:
                 raise InvalidInputError(
@@ -119,7 +116,7 @@ def list_some(connection: Connection, model: StoredModel, collection: str | None
             + "; cache them with get_many",
             doc_ids=unknown,
         )
-    return Listing.of_rows([row_of[doc_id] for doc_id in doc_ids])
+    return Listing.of([row_of[doc_id] for doc_id in doc_ids])
 
 
 def read_distinct(connection: Connection, model: StoredModel, listing: Listing) -> tuple[Vectors, npt.NDArray[np.intp]]:
@@ -139,9 +136,8 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
     vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
     read = vector_rows.read_together(connection, vector_ids, model)
     if read is not None:
-        checksums, values = read
-        of_vectors = content_sums_of_vectors(model.model_id, checksums, values)[row_of]
-        if is_content(of_vectors, _content_sums(model, listing)).all():
+        sums, values = read
+        if is_content(sums[row_of], _content_sums(model, listing)).all():
             return as_vectors(values), row_of
     rows = vector_rows.read(connection, vector_ids, model)
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
@@ -238,7 +234,7 @@ def list_range(
     """
     first_id, last_id = int(vector_ids[0]), int(vector_ids[-1])
     rows = documents.of_vectors(connection, model.model_id, first_id, last_id)
-    listing = Listing.of_rows([row for row in rows if collection in (None, row[0])])
+    listing = Listing.of([row for row in rows if collection in (None, row[0])])
     if len(listing.doc_ids) == n_expected:
         return listing
     listing = list_all(connection, model, collection)

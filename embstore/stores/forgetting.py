@@ -19,7 +19,7 @@ def forget_documents(
     for model_id, name in documents.scopes(connection, model_ids, collection):
         there = documents.find(connection, model_id, name, doc_ids)
         n_forgotten += documents.delete(connection, model_id, name, None if doc_ids is None else there.doc_ids)
-        if vectors.delete_unused(connection, there.vector_ids):
+        if vectors.delete_unused(connection, there.vector_ids.tolist()):
             changed.add(model_id)
     collections.vectors_changed(connection, models.identities(connection, changed))
     return n_forgotten

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from embstore.checksums import document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places
+from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places, whole_numbers
 
 IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
+NO_IDS = np.empty(0, dtype=np.int64)
 
 FIND = """
 SELECT doc_id, vector_id, checksum
@@ -99,10 +100,18 @@ SELECT count(DISTINCT doc_id)
 FROM documents
 """
 
-NEXT_SCOPE = """
+NEXT_COLLECTION = """
 SELECT model_id, collection
 FROM documents
-WHERE (model_id, collection) > (?, ?)
+WHERE model_id = ? AND collection > ?
+ORDER BY collection
+LIMIT 1
+"""
+
+NEXT_MODEL = """
+SELECT model_id, collection
+FROM documents
+WHERE model_id > ?
 ORDER BY model_id, collection
 LIMIT 1
 """
@@ -117,29 +126,30 @@ LIMIT 1
 
 @dataclass(frozen=True)
 class Documents:
-    """Rows of one model and collection: parallel lists."""
+    """Rows of one model and collection: parallel columns."""
 
     collection: str
     doc_ids: list[str]
-    vector_ids: list[int]
-    checksums: list[int]
+    vector_ids: npt.NDArray[np.int64]  # (n,)
+    checksums: npt.NDArray[np.int64]  # (n,)
 
     @classmethod
     def of(cls, collection: str, rows: Sequence[tuple[str, int, int]]) -> Documents:
-        """Turn rows into columns."""
+        """Turn rows into columns; a value that is no integer becomes 0, which fits no row."""
         doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), ())
-        return cls(collection, list(doc_ids), list(vector_ids), list(checksums))
+        return cls(collection, list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
 
 
 def scopes(
     connection: Connection, model_ids: Sequence[int] | None = None, collection: str | None = None
 ) -> list[tuple[int, str]]:
     """List the (model_id, collection) that have documents; one search of the key for each, not a scan."""
-    found: list[tuple[int, str]] = []
+    found: dict[tuple[int, str], None] = {}
     row = connection.execute(FIRST_SCOPE).fetchone()
-    while row is not None:
-        found.append(row)
-        row = connection.execute(NEXT_SCOPE, row).fetchone()
+    while row is not None and row not in found:  # damaged keys can lead back
+        found[row] = None
+        # One comparison of rows for both, (model_id, collection) > (?, ?), reads all documents of the first.
+        row = connection.execute(NEXT_COLLECTION, row).fetchone() or connection.execute(NEXT_MODEL, row[:1]).fetchone()
     return [
         (model_id, name)
         for model_id, name in found
@@ -172,7 +182,7 @@ def _all_together(connection: Connection, model_id: int, collection: str) -> Doc
 
 def vector_ids(connection: Connection, model_id: int, collection: str | None) -> npt.NDArray[np.int64]:
     """List the vector that each of n documents points at: (n,); those left out that are no integers."""
-    pages = [np.empty(0, dtype=np.int64)]
+    pages = [NO_IDS]
     for scope in scopes(connection, [model_id], collection):
         cursor = connection.execute(VECTOR_IDS, scope)
         while rows := cursor.fetchmany(IDS_AT_ONCE):
@@ -211,15 +221,8 @@ def pointers(
     there = find(connection, model.model_id, collection, None if most else doc_ids)
     row_of = {doc_id: row for row, doc_id in enumerate(there.doc_ids)}
     rows = [row_of.get(doc_id, -1) for doc_id in doc_ids]
-    vector_ids, checksums = (_integers(values)[rows] for values in (there.vector_ids, there.checksums))
+    vector_ids, checksums = (np.append(values, 0)[rows] for values in (there.vector_ids, there.checksums))
     return np.where(checksums == document_checksums(model.model_id, collection, doc_ids, content_hashes), vector_ids, 0)
-
-
-def _integers(values: list[int]) -> npt.NDArray[np.int64]:
-    """Give integers as an array, and a 0 after them for -1, the row of what is not there."""
-    if set(map(type, values)) - {int}:  # damage
-        values = [value if type(value) is int else 0 for value in values]
-    return np.array([*values, 0], dtype=np.int64)
 
 
 def put(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from sqlite3 import Connection, DatabaseError
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embstore.checksums import Checksums, ContentHashes, vector_checksums
+from embstore.background import Background
+from embstore.checksums import ContentHashes, Words, content_sums_of_vectors, vector_checksums
 from embstore.codec import HASH_BYTES, StoredValues, Vectors, as_vectors
 from embstore.formats import STORED_DTYPES
 from embstore.stores.base import StoredModel
@@ -18,6 +20,8 @@ from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import KEYS_AT_ONCE, integers, places
 
 BYTES_TOGETHER = 2**26  # SQLite's limit of a value is 10**9 bytes
+
+ROWS_ALONE = 2000  # fewer are not worth a thread
 
 READ = """
 SELECT vector_id, content_hash, checksum, standalone, vector
@@ -168,8 +172,8 @@ def read_together(
     vector_ids: npt.NDArray[np.int64],
     model: StoredModel,
     targets: npt.NDArray[np.intp] | None = None,
-) -> tuple[Checksums, StoredValues] | None:
-    """Read the checksums and values of rows, unchecked, where all are there; in half the time that `read` takes.
+) -> tuple[Words, StoredValues] | None:
+    """Read rows where all are there, in a third of the time that `read` takes.
 
     SQLite puts rows together in the order in which it finds them, that of their ids: should it ever be another, then
     no checksum fits.
@@ -181,23 +185,35 @@ def read_together(
 
     Returns
     -------
-    checksums : ndarray of shape (n,), int64
+    content_sums : ndarray of shape (n,), uint64
+        What the contents that they were written for make up of their checksums, to be compared: `is_content`.
     values : ndarray of shape (n, dim), float32 or float16
         In the format of the model. None in place of both where a row is missing or is not of these types.
     """
-    checksums = np.empty(len(vector_ids), dtype=np.int64)
-    values = np.empty((len(vector_ids), model.dim), dtype=STORED_DTYPES[model.dtype])
+    sums = np.empty(len(vector_ids), dtype=np.uint64)
+    stored_dtype = STORED_DTYPES[model.dtype]
+    values = np.empty((len(vector_ids), model.dim), dtype=stored_dtype)
     n_rows = min(KEYS_AT_ONCE, max(1, BYTES_TOGETHER // (model.dim * values.itemsize)))
-    for start in range(0, len(vector_ids), n_rows):
-        some = slice(start, start + n_rows)
-        ids = vector_ids[some].tolist()
-        try:
-            ((texts, blob),) = _select(connection, TOGETHER, TOGETHER_RANGE, ids, "")
-            at = some if targets is None else targets[some]
-            checksums[at] = np.array(integers(texts), dtype=np.int64)
-            values[at] = np.frombuffer(blob or b"", dtype=values.dtype).reshape(len(ids), model.dim)
-        except (DatabaseError, ValueError) as error:
-            if isinstance(error, DatabaseError) and not is_damage(error):
-                raise
-            return None
-    return checksums, values
+
+    def take_apart(n: int, at: slice | npt.NDArray[np.intp], checksums: str | None, blob: bytes | None) -> None:
+        some: StoredValues = np.frombuffer(blob or b"", dtype=stored_dtype).reshape(n, -1)
+        sums[at] = content_sums_of_vectors(model.model_id, integers(checksums), some)
+        values[at] = some
+
+    try:
+        with Background() as background:  # while SQLite reads the next rows
+            for start in range(0, len(vector_ids), n_rows):
+                some = slice(start, start + n_rows)
+                ids = vector_ids[some].tolist()
+                ((checksums, blob),) = _select(connection, TOGETHER, TOGETHER_RANGE, ids, "")
+                work = partial(take_apart, len(ids), some if targets is None else targets[some], checksums, blob)
+                if len(vector_ids) > ROWS_ALONE:
+                    background.submit(work)
+                else:
+                    work()
+            background.wait()
+    except (DatabaseError, ValueError) as error:
+        if isinstance(error, DatabaseError) and not is_damage(error):
+            raise
+        return None
+    return sums, values

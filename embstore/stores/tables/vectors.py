@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from embstore.checksums import (
     content_sums,
-    content_sums_of_vectors,
     is_content,
     vector_checksums,
 )
@@ -141,9 +140,8 @@ def read_sound(
     together = read_together(connection, distinct, model, None if is_shared else first)
     if together is None:
         return None
-    checksums, values = together
-    of_vectors = content_sums_of_vectors(model.model_id, checksums, values)
-    if not is_content(of_vectors, content_sums(hashes)).all():
+    sums, values = together
+    if not is_content(sums, content_sums(hashes)).all():
         return None
     return as_vectors(values[row_of] if is_shared else values)
 

@@ -1,4 +1,4 @@
-"""Storing what was encoded while the model works on the next batch."""
+"""Work that goes on in a thread of its own beside the caller's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 
-class BackgroundWriter:
+class Background:
     """Runs one piece of work at a time in a thread of its own, which begins with the first piece.
 
     An error of a piece is raised by the next call of `submit` or `wait`. The block ends when all work has.
@@ -22,7 +22,7 @@ class BackgroundWriter:
         """Begin a piece of work, once the one before is done."""
         self.wait()
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embstore-writer")
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embstore-background")
         try:
             self._work = self._thread.submit(work)
         except RuntimeError:  # the interpreter is ending, or there can be no more threads
