@@ -26,6 +26,8 @@ LABELS = {
 }
 # How the names of what is no cache begin.
 NO_CACHES = ("limit", "bare")
+# Figures without a goal that say what a goal's figure is to be seen beside.
+BESIDE = (("million", "a row of np.load, 1,000,000 / 100,000"),)
 SENSES = {"<=": "at most", "<": "under", ">=": "at least"}
 
 # Case and group of each column of the table of competitors.
@@ -67,6 +69,9 @@ def _goals(cases: Cases) -> list[str]:
         goal, value = outcome.goal, "" if outcome.value is None else f"{outcome.value:.2f}"
         bound = f"{SENSES[goal.sense]} {goal.bound:g}"
         lines.append(f"| {LABELS[goal.case]} | {goal.figure} | {bound} | {value} | {outcome.verdict} |")
+    for case, figure in BESIDE:
+        if figure in cases.get(case, {"figures": {}})["figures"]:
+            lines.append(f"| {LABELS[case]} | {figure} | | {cases[case]['figures'][figure]:.2f} | to compare |")
     return lines
 
 
