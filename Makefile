@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/embstore demo
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

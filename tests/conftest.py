@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, SemanticSearchEngine
 from tests.fakes import CountingEncoder
+from tests.faults.tally import TALLY, Reporter, Tally
 
 # A machine that is busy with other tests fails none of these.
 settings.register_profile("embstore", deadline=None)
@@ -18,6 +19,11 @@ settings.load_profile("embstore")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole-faults", action="store_true", help="the fault suite as a whole: it takes an hour")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TALLY] = Tally()
+    config.pluginmanager.register(Reporter(), "faults")
 
 
 @pytest.fixture

@@ -6,19 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.tally import Tally
-
-_TALLY = pytest.StashKey[Tally]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_TALLY] = Tally()
+from tests.faults.tally import TALLY, Tally
 
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
     """Where a test counts what it did: printed when the suite ends, and kept where it was run as a whole."""
-    return request.config.stash[_TALLY]
+    return request.config.stash[TALLY]
 
 
 @pytest.fixture
@@ -31,14 +25,3 @@ def is_whole(request: pytest.FixtureRequest) -> bool:
 def rounds(is_whole: bool) -> Callable[[int, int], int]:
     """`rounds(short, whole)`: how often to do something in the form of the suite that runs."""
     return lambda short, whole: whole if is_whole else short
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    tally = config.stash[_TALLY]
-    if not tally.lines():
-        return
-    terminalreporter.section("faults")
-    for line in tally.lines():
-        terminalreporter.line(line)
-    if config.getoption("--whole-faults"):
-        tally.save()

@@ -6,6 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -21,13 +24,16 @@ class Tally:
         for name, n in counts.items():
             self._counts.setdefault(fault, Counter())[name] += n
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        return {fault: dict(counts) for fault, counts in self._counts.items()}
+
     def lines(self) -> list[str]:
         return [f"{fault}: {in_words(counts)}" for fault, counts in self._counts.items()]
 
     def save(self, path: Path = RESULTS) -> None:
         """Put the counts in a file, in place of those of the same faults."""
         results = read_results(path)
-        results.update({fault: dict(counts) for fault, counts in self._counts.items()})
+        results.update(self.counts())
         path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n", encoding="utf-8")
 
 
@@ -39,3 +45,30 @@ def read_results(path: Path = RESULTS) -> dict[str, dict[str, int]]:
 
 def in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items())
+
+
+TALLY = pytest.StashKey[Tally]()
+
+
+class Reporter:
+    """The plugin of pytest that brings together what the processes of a run counted, prints it and keeps it."""
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+        if output is not None:  # one of several processes, of pytest-xdist
+            output["faults"] = session.config.stash[TALLY].counts()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for fault, counts in getattr(node, "workeroutput", {}).get("faults", {}).items():
+            node.config.stash[TALLY].add(fault, **counts)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        tally = config.stash[TALLY]
+        if not tally.lines():
+            return
+        terminalreporter.section("faults")
+        for line in tally.lines():
+            terminalreporter.line(line)
+        if config.getoption("--whole-faults"):
+            tally.save()
