@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from embstore.backup import BackedUp
 from embstore.codec import Vectors
 from embstore.identity import Dtype, Role, Setting, check_role, is_storable
 from embstore.inputs import check_count, check_doc_ids, check_scope, check_truncation
@@ -16,7 +17,7 @@ from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, 
 from embstore.truncation import truncated
 
 
-class StoredEmbeddings(NamedModels):
+class StoredEmbeddings(NamedModels, BackedUp):
     """The embeddings in a file: to read in bulk, to list, to forget, to check. `EmbeddingCache` adds the encoding.
 
     Parameters

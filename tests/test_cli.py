@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -401,6 +402,40 @@ def test_index_stores_a_new_model_in_the_format_that_is_asked_for(run: Run, file
     assert {row["dtype"] for row in json.loads(run("ls", "library", "--json").stdout)} == {"float16"}
     assert run("ls", "library").stdout.splitlines()[1].split()[1:3] == ["8", "float16"]
     run("search", "library", "cat")
+
+
+def test_backup_copies_the_database_of_a_library(run: Run, database: str, here: Path) -> None:
+    said = run("backup", database, "copy.db").stdout
+    assert said == f"{(here / 'copy.db').stat().st_size / 1e6:.2f} MB copied\n"
+    assert run("ls", "copy.db").stdout == run("ls", database).stdout
+    done = run("backup", database, "another.db", "--json")
+    size_bytes = (here / "another.db").stat().st_size
+    assert json.loads(done.stdout) == {"path": "another.db", "size_bytes": size_bytes, "problems": []}
+    assert "copy.db' exists already" in error_of(run("backup", database, "copy.db", exit_code=3))
+    assert "does not exist" in error_of(run("backup", "nothing.db", "new.db", exit_code=2))
+
+
+def test_backup_says_which_damage_it_copied(run: Run, database: str) -> None:
+    with sqlite3.connect(lib.database_in(Path(database))) as connection:
+        connection.execute("UPDATE vectors SET checksum = checksum + 1 WHERE vector_id = 1")
+    connection.close()
+    said = run("backup", database, "copy.db", exit_code=1).stdout.splitlines()
+    assert said[:-1] == run("verify", database, exit_code=1).stdout.splitlines()
+    assert said[-1].endswith(" MB copied, with the damage above")
+    (problem,) = json.loads(run("backup", database, "another.db", "--json", exit_code=1).stdout)["problems"]
+    assert problem["key"] == "vector_id 1"
+
+
+def test_compact_gives_unused_space_back(run: Run, database: str) -> None:
+    with EmbeddingCache(lib.database_in(Path(database))) as cache:
+        ids = [f"doc {i}" for i in range(100)]
+        cache.put_many(ids, ids, np.ones((100, 1024)), model_name="big")
+        cache.clear(model_name="big")
+        before = run("ls", database).stdout
+    freed_bytes = json.loads(run("compact", database, "--json").stdout)["freed_bytes"]
+    assert freed_bytes > 100 * 1024 * 4
+    assert run("compact", database).stdout == "0.00 MB freed\n"
+    assert (run("ls", database).stdout, run("verify", database).exit_code) == (before, 0)
 
 
 def test_convert_stores_vectors_in_another_format(run: Run, database: str, fake: CountingEncoder) -> None:

@@ -2,5 +2,6 @@
 
 from embstore.cli.commands import main
 from embstore.cli.conversion import convert  # which adds itself to the group
+from embstore.cli.upkeep import backup, compact  # likewise
 
-__all__ = ["convert", "main"]
+__all__ = ["backup", "compact", "convert", "main"]

@@ -6,9 +6,10 @@ what `embstore.stores.texts` says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -278,6 +279,14 @@ class Store(Protocol):
 
     def compact(self) -> int:
         """Give unused space back to the file system, and tell how many bytes."""
+
+    def backup(
+        self, path: str | Path, *, allow_network_filesystem: bool, on_progress: Callable[[int, int], object]
+    ) -> list[Problem]:
+        """Copy one state of the store to a new file, whole or not at all, and tell what is wrong with the copy.
+
+        `on_progress` is called with the number of parts that are copied, and of all.
+        """
 
     def close(self) -> None:
         """Let go of every connection."""

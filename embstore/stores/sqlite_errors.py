@@ -22,7 +22,18 @@ else:
     except ImportError:
         import sqlite3
 
-__all__ = ["READONLY_RECOVERY", "READONLY_ROLLBACK", "is_damage", "result_code", "sqlite3", "translated"]
+__all__ = [
+    "BUSY",
+    "LOCKED",
+    "READONLY_RECOVERY",
+    "READONLY_ROLLBACK",
+    "busy",
+    "is_about_room",
+    "is_damage",
+    "result_code",
+    "sqlite3",
+    "translated",
+]
 
 # Result codes (https://sqlite.org/rescode.html): errors are told apart by them, never by message.
 BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, CONSTRAINT, NOTADB = 5, 6, 8, 10, 11, 13, 14, 19, 26
@@ -41,6 +52,20 @@ def is_damage(error: Exception) -> bool:
     return code is None or code & 0xFF == CORRUPT or code == IOERR_SHORT_READ
 
 
+def is_about_room(error: Exception) -> bool:
+    """Tell whether a write failed because there was no room for it."""
+    code = result_code(error)
+    return code is not None and (code & 0xFF == FULL or code == IOERR_WRITE)
+
+
+def busy(path: str, timeout_s: float) -> StoreBusyError:
+    """Give the error of a lock that was waited for in vain."""
+    return StoreBusyError(
+        f"{path!r} was locked by another process for more than {timeout_s:g} s; end that process, or raise timeout_s",
+        path=path,
+    )
+
+
 def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
     """Choose our error by SQLite's result code."""
     code = result_code(error)
@@ -48,14 +73,10 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
     if code is None and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)):
         return StoreError(f"{path!r}: {type(error).__name__}: {error}", path=path)
     if primary in (BUSY, LOCKED):
-        return StoreBusyError(
-            f"{path!r} was locked by another process for more than {timeout_s:g} s; "
-            f"end that process, or raise timeout_s",
-            path=path,
-        )
+        return busy(path, timeout_s)
     if primary == READONLY:
         return ReadOnlyError(f"{path!r} cannot be written ({error})", path=path)
-    if primary == FULL or code == IOERR_WRITE:
+    if is_about_room(error):
         return StoreFullError(f"no room to write {path!r} ({error}); free some, nothing was changed", path=path)
     if primary == NOTADB:
         return NotAStoreError(f"{path!r} is not an SQLite database; it was left as it is", path=path)
