@@ -99,17 +99,18 @@ class PutEmbeddings(KnownTexts):
         identity, encoder = self._owner(model, model_name, settings, check_role(role))
         if not texts:
             return 0
+        rows = list(row_of.values())
+        matrix = matrix[rows]  # a copy: it may be an array that the encoder fills again with its canary
         canary = None
         if encoder is not None:
             canary = self._guard.check(encoder, role, identity, self._store.find_variant(identity), None)
-        rows = list(row_of.values())
         ensure = self._store.ensure_model if names_dtype(settings) else self._store.ensure_variant
         with self._store.writing():
             stored = ensure(identity, matrix.shape[1], canary)
             if encoder is not None:
                 self._guard.confirm(encoder, stored, canary)
-            check_range(matrix[rows], stored.dtype, lambda i: f"the vector of doc_id {doc_ids[rows[i]]!r:.80}")
-            n_new = self._store.replace_vectors(stored, list(row_of), matrix[rows], standalone=False)
+            check_range(matrix, stored.dtype, lambda i: f"the vector of doc_id {doc_ids[rows[i]]!r:.80}")
+            n_new = self._store.replace_vectors(stored, list(row_of), matrix, standalone=False)
             self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))
         return n_new
 

@@ -338,6 +338,23 @@ def test_an_encoder_that_uses_one_buffer_again_and_again_gives_each_text_its_own
     encoder = Buffered()
     for _ in range(2):
         assert np.array_equal(cache.embed(TEXTS, encoder, batch_size=4), encoder.vectors(TEXTS))
+    with EmbeddingCache(cache.path) as other:  # where the canary that is stored is compared with a new one
+        assert np.array_equal(other.embed(TEXTS, CountingEncoder()), encoder.vectors(TEXTS))
+
+
+def test_vectors_that_are_put_are_kept_although_their_encoder_fills_the_same_array_with_its_canary(
+    cache: EmbeddingCache,
+) -> None:
+    class Buffered(CountingEncoder):
+        buffer = np.empty((4, 8), np.float32)
+
+        def encode(self, texts: list[str]) -> np.ndarray:
+            self.buffer[: len(texts)] = super().encode(texts)
+            return self.buffer[: len(texts)]
+
+    encoder, texts = Buffered(), ["a", "b", "c", "d"]
+    cache.put_many(texts, texts, encoder.encode(texts), model=encoder)
+    assert np.array_equal(cache.embed(texts, encoder), encoder.vectors(texts))
 
 
 def test_an_encoder_of_double_precision_gives_the_same_bits_new_and_stored(cache: EmbeddingCache) -> None:

@@ -237,6 +237,22 @@ def test_what_stops_the_program_is_passed_on(stop: type[BaseException]) -> None:
         as_encoder(Stopped()).encode(["text"], role="document", batch_size=1)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_is_given_shares_no_memory_with_what_the_encoder_returned(batch_size: int) -> None:
+    class Buffered(CountingEncoder):
+        buffer = np.empty((3, 8), np.float32)
+
+        def encode(self, texts: list[str]) -> np.ndarray:
+            self.buffer[: len(texts)] = super().encode(texts)
+            return self.buffer[: len(texts)]
+
+    encoder = Buffered()
+    texts = ["a", "b", "c"]
+    vectors = as_encoder(encoder).encode(texts, role="document", batch_size=batch_size)
+    encoder.buffer[:] = np.nan
+    assert np.array_equal(vectors, encoder.vectors(texts))
+
+
 def test_batches_of_different_dimensions_are_refused() -> None:
     class Shrinking(CountingEncoder):
         def encode(self, texts: list[str]) -> np.ndarray:

@@ -94,7 +94,7 @@ class NamedEncoder:
         Returns
         -------
         ndarray of shape (n, dim), float32
-            Row i is the vector of texts[i].
+            Row i is the vector of texts[i]. It shares no memory with what the model returned.
 
         Raises
         ------
@@ -104,7 +104,8 @@ class NamedEncoder:
             It returned anything but one finite float vector a text.
         """
         batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
-        encoded = [self._encode_checked(list(batch), role, batch_size) for batch in batches]
+        # Copies: the model may fill the same array again for the next batch.
+        encoded = [self._encode_checked(list(batch), role, batch_size).copy() for batch in batches]
         dims = sorted({vectors.shape[1] for vectors in encoded})
         if len(dims) > 1:
             raise EncoderOutputError(
