@@ -152,6 +152,10 @@ class StoreFullError(StoreError, OSError):
     """The disk or a size limit left no room; the transaction was rolled back."""
 
 
+class UnconfirmedWriteError(StoreError, OSError):
+    """What was to be written is in the file, but the disk has not confirmed that a power cut would leave it there."""
+
+
 class StoreClosedError(StoreError, ValueError):
     """The cache was used after `close()`."""
 

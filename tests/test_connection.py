@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -24,8 +25,10 @@ from embstore import (
     StoreError,
     StoreFullError,
     StorePathError,
+    UnconfirmedWriteError,
     claims,
 )
+from embstore.stores import committing
 from embstore.stores.connection import Database
 from embstore.stores.sqlite_errors import sqlite3, translated
 from tests.fakes import CountingEncoder
@@ -331,3 +334,88 @@ def test_closing_leaves_no_file_open(cache_path: Path, encoder: CountingEncoder)
             list(pool.map(lambda i: cache.get(f"{i}", "text", encoder), range(9)))
             assert opened()
     assert opened() == []
+
+
+# --- calls of the operating system that fail ------------------------------------------------
+
+
+class Failing:
+    """A connection whose next COMMIT is done and then fails, or whatever else it is told to."""
+
+    def __init__(self, connection: Any, statement: str, code: str, *, is_done: bool) -> None:
+        self._connection, self._statement, self._is_done = connection, statement, is_done
+        self._error = sqlite3.OperationalError("disk I/O error")
+        self._error.sqlite_errorcode = getattr(sqlite3, code)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        fails = statement.strip().startswith(self._statement)
+        done = self._connection.execute(statement, *values) if self._is_done or not fails else None
+        if fails:
+            raise self._error
+        return done
+
+
+def fail(cache: EmbeddingCache, statement: str, code: str, *, is_done: bool) -> None:
+    """Let a statement of this thread's connection fail, and those of no later connection."""
+    assert len(cache) == 0
+    handle = cache._store._database._local.handle  # type: ignore[attr-defined]
+    handle.connection = Failing(handle.connection, statement, code, is_done=is_done)
+
+
+@pytest.mark.parametrize("code", ["SQLITE_IOERR_DIR_FSYNC", "SQLITE_IOERR_UNLOCK", "SQLITE_IOERR_RDLOCK"])
+def test_what_fails_after_the_commit_is_made_up_for(cache: EmbeddingCache, code: str) -> None:
+    if os.name != "posix" and code == "SQLITE_IOERR_DIR_FSYNC":
+        pytest.skip("Windows syncs no folders")
+    fail(cache, "COMMIT", code, is_done=True)
+    cache.put_many(["a"], ["one"], np.ones((1, 4)), model_name="m")
+    assert rows(cache.path, "SELECT doc_id FROM documents") == [("a",)]
+    cache.put_many(["b"], ["two"], np.ones((1, 4)), model_name="m")
+    assert len(cache) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows syncs no folders")
+def test_a_change_whose_folder_cannot_be_synced_is_told_as_written(
+    cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    fail(cache, "COMMIT", "SQLITE_IOERR_DIR_FSYNC", is_done=True)
+    monkeypatch.setattr(committing.os, "fsync", refuse)
+    with pytest.raises(UnconfirmedWriteError, match=r"was written.*Input/output error.*power cut") as caught:
+        cache.put_many(["a"], ["one"], np.ones((1, 4)), model_name="m")
+    assert caught.value.path == str(cache.path)
+    assert rows(cache.path, "SELECT doc_id FROM documents") == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "error"),
+    [
+        ("COMMIT", "SQLITE_IOERR_FSYNC", StoreError),
+        ("COMMIT", "SQLITE_FULL", StoreFullError),
+        ("BEGIN IMMEDIATE", "SQLITE_READONLY", ReadOnlyError),
+        ("SELECT", "SQLITE_IOERR_READ", StoreError),
+    ],
+)
+def test_after_an_error_the_next_call_has_a_new_connection(
+    statement: str, code: str, error: type[StoreError], cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    fail(cache, statement, code, is_done=False)
+    with pytest.raises(error):
+        cache.get("a", "text", encoder)
+    assert (len(cache), dump(cache.path)["documents"]) == (0, [])
+    cache.get("a", "text", encoder)
+    assert dump(cache.path)["documents"] != []
+
+
+def test_a_block_goes_on_where_an_error_inside_it_was_met_with(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    with cache._store.writing() as connection:
+        cache.get("a", "text", encoder)
+        with pytest.raises(StoreError), cache._store.reading() as reader:  # type: ignore[attr-defined]
+            reader.execute("SELECT nothing FROM nowhere")
+        assert connection.in_transaction
+        cache.get("b", "text", encoder)
+    assert sorted(cache.matrix("fake")[0]) == ["a", "b"]

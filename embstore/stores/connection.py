@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
-from embstore.stores import forks, opening, schema
+from embstore.stores import committing, forks, opening, schema
 from embstore.stores.sqlite_errors import sqlite3, translated
 
 _preparing = threading.Lock()
@@ -27,6 +27,10 @@ class _Handle:
         self.pid = os.getpid()
         self.is_writing = False
         self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
+
+    def is_in_use(self) -> bool:
+        """Tell whether a block goes on with the connection; SQLite may have rolled its transaction back already."""
+        return self.is_writing or self.connection.in_transaction
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # at the end of the interpreter os may be gone
         if self.pid == getpid():
@@ -71,7 +75,22 @@ class Database:
             with handle.lock:
                 if self._closed:
                     raise self._closed_error()
-                yield handle
+                is_inner = handle.is_in_use()
+                try:
+                    yield handle
+                except (sqlite3.Error, StoreError, committing.CommittedError):
+                    if not is_inner:
+                        self._let_go(handle)
+                    raise
+
+    def _let_go(self, handle: _Handle) -> None:
+        """Open a new connection next time: one that met an error may keep a lock, or have been opened to read only.
+
+        SQLite does both where a call of the operating system fails, also when it does so once
+        (tests/faults/test_failing_calls.py).
+        """
+        self._local.handle = None
+        handle.connection.close()
 
     def _own_handle(self) -> _Handle:
         handle: _Handle | None = getattr(self._local, "handle", None)
@@ -109,7 +128,12 @@ class Database:
                 with handle.lock:
                     if self._closed:
                         raise self._closed_error()
-                    return handle.connection.execute(statement, values).fetchall()
+                    try:
+                        return handle.connection.execute(statement, values).fetchall()
+                    except sqlite3.Error:
+                        if not handle.is_in_use():
+                            self._let_go(handle)
+                        raise
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._our_error(error) from error
 
@@ -121,6 +145,8 @@ class Database:
         ------
         ReadOnlyError, StoreBusyError, StoreFullError, DamagedStoreError
             Nothing of the block was written.
+        UnconfirmedWriteError
+            The block was written, and a power cut could undo it.
         NewerStoreError
             A newer embstore has migrated the file since it was opened; likewise.
         """
@@ -129,11 +155,11 @@ class Database:
                 f"{self.path!r} can only be read; give this user write access to the file and its folder, or copy it",
                 path=self.path,
             )
-        with self._using() as handle:
+        with committing.confirmed(self._path), self._using() as handle:
             if handle.is_writing:
                 yield handle.connection
                 return
-            with opening.immediate(handle.connection):
+            with committing.immediate(handle.connection):
                 # Newer tables may depend on rows that this embstore would not know to write.
                 schema.check_known(schema.user_version(handle.connection), self.path)
                 handle.is_writing = True

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embstore.errors import (
+    EmbstoreError,
     InvalidInputError,
     InvalidTypeError,
     NotAStoreError,
@@ -22,6 +23,7 @@ from embstore.errors import (
     UnsafeStoreError,
 )
 from embstore.stores import schema
+from embstore.stores.committing import confirmed, immediate
 from embstore.stores.filesystem import network_filesystem
 from embstore.stores.sqlite_errors import READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
 from embstore.stores.tables import CACHE_KIB
@@ -93,7 +95,8 @@ def wal_is_fixed(version: tuple[int, ...]) -> bool:
 
 def prepare(path: Path, timeout_s: float) -> bool:
     """Create, check and migrate the file; tell whether it can only be read."""
-    _create(path)
+    with reachable(path):
+        _create(path)
     read_only = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     version = _inspect(path, timeout_s, read_only=read_only)
     if version < schema.SCHEMA_VERSION:
@@ -129,7 +132,8 @@ def _create(path: Path) -> None:
 def _inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
     """Check the file through a connection that cannot write, and give its schema version."""
     wal = path.with_name(path.name + "-wal")
-    had_wal = wal.exists()
+    with reachable(path):
+        had_wal = wal.exists()
     try:
         with contextlib.closing(connect(path, "ro", timeout_s)) as connection:
             return _checked_version(connection, str(path))
@@ -187,7 +191,7 @@ def _migrate(path: Path, timeout_s: float) -> None:
 
     from embstore._migrations.migrations import migrations
 
-    with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
+    with confirmed(path), contextlib.closing(connect(path, "rw", timeout_s)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         # A table that is made anew would be emptied row by row, each looked for in all that refers to it.
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -215,13 +219,19 @@ def connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def immediate(connection: sqlite3.Connection) -> Iterator[None]:
-    """BEGIN IMMEDIATE: a deferred transaction that turns to writing fails at once where another writes."""
-    connection.execute("BEGIN IMMEDIATE")
+def reachable(path: str | Path) -> Iterator[None]:
+    """Turn the errors of looking at a file into ours.
+
+    Raises
+    ------
+    StorePathError
+        The operating system tells nothing of the file.
+    """
     try:
         yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # some errors (full disk) have rolled back already
-            connection.execute("ROLLBACK")
-        raise
+    except OSError as error:
+        if isinstance(error, EmbstoreError):
+            raise
+        raise StorePathError(
+            f"{str(path)!r} cannot be looked at: {error.strerror}; check its folder and the disk", path=str(path)
+        ) from error

@@ -15,11 +15,10 @@ from embstore.checksums import is_sound
 from embstore.codec import Vectors
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
-from embstore.stores import bulk, copying, forgetting, summary, verify
+from embstore.stores import bulk, copying, forgetting, opening, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.copying import OnProgress
-from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.sqlite_models import SQLiteModels
 from embstore.stores.sqlite_texts import SQLiteTexts
@@ -276,9 +275,10 @@ class SQLiteStore(SQLiteModels):
 
     def compact(self) -> int:
         """See `Store.compact`: rewrites the file, which needs as much free space again and no other user."""
-        before = Path(self.path).stat().st_size
-        self._database.vacuum(PAGE_SIZE)
-        return before - Path(self.path).stat().st_size
+        with opening.reachable(self.path):
+            before = Path(self.path).stat().st_size
+            self._database.vacuum(opening.PAGE_SIZE)
+            return before - Path(self.path).stat().st_size
 
     def backup(self, path: str | Path, *, allow_network_filesystem: bool, on_progress: OnProgress) -> list[Problem]:
         """See `Store.backup`."""

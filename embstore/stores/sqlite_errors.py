@@ -23,7 +23,9 @@ else:
         import sqlite3
 
 __all__ = [
+    "AFTER_THE_COMMIT",
     "BUSY",
+    "IOERR_DIR_FSYNC",
     "LOCKED",
     "READONLY_RECOVERY",
     "READONLY_ROLLBACK",
@@ -41,7 +43,12 @@ IOERR_SHORT_READ, IOERR_WRITE = IOERR | (2 << 8), IOERR | (3 << 8)
 READONLY_RECOVERY, READONLY_ROLLBACK = READONLY | (1 << 8), READONLY | (3 << 8)
 
 
-def result_code(error: Exception) -> int | None:
+# Of a COMMIT: the journal is deleted, but its folder could not be synced, or a lock not be given back.
+IOERR_DIR_FSYNC, IOERR_UNLOCK, IOERR_RDLOCK = IOERR | (5 << 8), IOERR | (8 << 8), IOERR | (9 << 8)
+AFTER_THE_COMMIT = (IOERR_DIR_FSYNC, IOERR_UNLOCK, IOERR_RDLOCK)
+
+
+def result_code(error: BaseException) -> int | None:
     """Give the extended result code; None where the exception is Python's own."""
     return getattr(error, "sqlite_errorcode", None)
 
@@ -84,4 +91,10 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
         return StorePathError(f"{path!r} cannot be opened ({error}); check its folder and permissions", path=path)
     if primary in (CORRUPT, CONSTRAINT, None) or code == IOERR_SHORT_READ:
         return DamagedStoreError(f"{path!r} is damaged ({error}); verify() lists what is lost", path=path)
+    if primary == IOERR:
+        return StoreError(
+            f"{path!r}: the operating system failed to do what was asked of it ({error}); nothing was changed, "
+            f"check the disk and try again",
+            path=path,
+        )
     return StoreError(f"{path!r}: {type(error).__name__}: {error}", path=path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from sqlite3 import Connection
 
+from embstore.stores import opening
 from embstore.stores.base import DocumentInfo, ModelInfo, Stats, StoredModel
 from embstore.stores.tables import documents, models
 
@@ -41,10 +42,12 @@ def stats(connection: Connection, path: str) -> Stats:
     """Count everything without reading a vector."""
     infos = tuple(_model_info(connection, model) for model in models.find_by_name(connection, None))
     n_vectors = sum(info.n_vectors for info in infos)
+    with opening.reachable(path):
+        size_bytes = Path(path).stat().st_size
     (n_used,) = connection.execute(COUNT_USED).fetchone()
     return Stats(
         path=path,
-        size_bytes=Path(path).stat().st_size,
+        size_bytes=size_bytes,
         n_documents=documents.count(connection),
         n_doc_ids=documents.count_distinct_ids(connection),
         n_vectors=n_vectors,

@@ -1,0 +1,73 @@
+"""Transactions that write: begun with a lock, and what a failed COMMIT has done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from embstore.errors import UnconfirmedWriteError
+from embstore.stores.sqlite_errors import AFTER_THE_COMMIT, IOERR_DIR_FSYNC, result_code, sqlite3
+
+
+class CommittedError(Exception):
+    """SQLite calls a commit failed where only what comes after it did; its error is the `__cause__`.
+
+    With the journal's name gone from the folder every reader sees what was written. What can still fail is to make
+    that last through a power cut, by a sync of the folder, and to let go of the lock, which closing a connection does
+    too. An error would say that nothing was changed.
+    """
+
+
+@contextlib.contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE: a deferred transaction that turns to writing fails at once where another writes.
+
+    Raises
+    ------
+    CommittedError
+        All was written, and then something failed; for `confirmed`.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if result_code(error) in AFTER_THE_COMMIT:
+                raise CommittedError from error
+            raise
+    except BaseException:
+        if connection.in_transaction:  # some errors (full disk) have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def confirmed(path: Path) -> Iterator[None]:
+    """Sync the folder where SQLite could not after a commit, and so make of it what it was.
+
+    Raises
+    ------
+    UnconfirmedWriteError
+        It cannot be synced.
+    """
+    try:
+        yield
+    except CommittedError as committed:
+        error = committed.__cause__
+        if error is None or result_code(error) != IOERR_DIR_FSYNC:
+            return
+        try:
+            folder = os.open(path.parent, os.O_RDONLY)  # not the file itself, whose locks would be dropped
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as failed:
+            raise UnconfirmedWriteError(
+                f"{str(path)!r} was written, but its folder cannot be synced ({failed.strerror}): a power cut could "
+                f"undo the change. Check the disk, and write it again",
+                path=str(path),
+            ) from failed
