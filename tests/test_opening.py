@@ -343,6 +343,29 @@ def test_the_permissions_of_a_file_decide(made: Path) -> None:
             cache.clear()
 
 
+# --- what a process that was killed left -----------------------------------------------------
+
+
+def test_a_journal_in_which_nothing_was_yet_is_taken_away(made: Path, tmp_path: Path) -> None:
+    """SQLite has nothing to roll back then, and leaves the journal where it is until the next write."""
+    before = dump(made)
+    made.with_name(f"{made.name}-journal").write_bytes(bytes(512))
+    with EmbeddingCache(made) as cache:
+        assert (len(cache), cache.verify()) == (3, [])
+    assert [file.name for file in tmp_path.iterdir()] == [made.name]
+    assert dump(made) == before
+
+
+def test_the_journal_of_somebody_who_writes_is_left_alone_and_not_waited_for(made: Path) -> None:
+    journal = made.with_name(f"{made.name}-journal")
+    with EmbeddingCache(made) as writer, writer.store.writing():
+        writer.invalidate("a")
+        before = journal.stat()
+        with EmbeddingCache(made, timeout_s=0) as cache:
+            assert len(cache) == 3
+        assert journal.stat() == before
+
+
 # --- WAL ------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from embstore.errors import (
 from embstore.stores import schema
 from embstore.stores.committing import confirmed, immediate
 from embstore.stores.filesystem import network_filesystem
-from embstore.stores.sqlite_errors import READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
+from embstore.stores.sqlite_errors import BUSY, READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
 from embstore.stores.tables import CACHE_KIB
 
 PAGE_SIZE = 65536
@@ -99,6 +99,8 @@ def prepare(path: Path, timeout_s: float) -> bool:
         _create(path)
     read_only = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     version = _inspect(path, timeout_s, read_only=read_only)
+    if not read_only:
+        _clear_away(path)
     if version < schema.SCHEMA_VERSION:
         if not read_only:
             _migrate(path, timeout_s)
@@ -152,6 +154,26 @@ def _inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
         raise NotAStoreError(f"{str(path)!r} is an SQLite database of another application", path=str(path))
     with contextlib.closing(connect(path, "rw", timeout_s)) as connection:
         return _checked_version(connection, str(path))
+
+
+def _clear_away(path: Path) -> None:
+    """Remove the journal of a process that died before anything was in it that would have to be rolled back.
+
+    SQLite removes one that has, and leaves this one until the next write. Once the lock is taken nobody else writes;
+    where it is not to be had, somebody does, and removes that journal.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.exists():
+        return
+    with contextlib.closing(connect(path, "rw", 0)) as connection:
+        try:
+            with immediate(connection):
+                if journal.exists():
+                    # Written as it is: a transaction that writes nothing has no journal, and removes none.
+                    connection.execute(f"PRAGMA user_version = {schema.user_version(connection)}")
+        except sqlite3.OperationalError as error:
+            if (result_code(error) or 0) & 0xFF != BUSY:
+                raise
 
 
 def _torn_application_id(path: Path) -> int:
