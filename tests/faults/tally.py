@@ -20,9 +20,13 @@ class Tally:
         self._counts: dict[str, Counter[str]] = {}
 
     def add(self, fault: str, **counts: int) -> None:
-        """Add to the counts of a fault; a 0 is shown too: `tally.add("disk full", cycles=1, lost_batches=0)`."""
+        """Add to the counts of a fault; a 0 is shown too: `tally.add("disk full", cycles=1, lost_batches=0)`.
+
+        Of a name that begins with "slowest" the highest is kept.
+        """
+        counted = self._counts.setdefault(fault, Counter())
         for name, n in counts.items():
-            self._counts.setdefault(fault, Counter())[name] += n
+            counted[name] = max(counted[name], n) if name.startswith("slowest") else counted[name] + n
 
     def counts(self) -> dict[str, dict[str, int]]:
         return {fault: dict(counts) for fault, counts in self._counts.items()}
