@@ -18,6 +18,8 @@ Setting = str | int | float | bool | None
 
 ROLES: tuple[Role, ...] = ("document", "query")
 DTYPES: tuple[Dtype, ...] = ("float32", "float16")
+MAX_NAME_CHARS = 2**20
+MAX_SETTINGS_CHARS = 2**16
 
 
 def content_hash(text: str) -> bytes:
@@ -93,7 +95,7 @@ class ModelIdentity:
     Raises
     ------
     InvalidInputError
-        The name is empty, the settings are not canonical JSON, or "dtype" in them is not "float16".
+        The name is empty, the settings are too long or not canonical JSON, or "dtype" in them is not "float16".
     """
 
     model_name: str
@@ -101,6 +103,12 @@ class ModelIdentity:
 
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
+        if isinstance(self.settings_json, str) and len(self.settings_json) > MAX_SETTINGS_CHARS:
+            raise InvalidInputError(
+                f"the settings of model {self.model_name!r:.80} are {len(self.settings_json)} characters of "
+                f"JSON, more than {MAX_SETTINGS_CHARS}; give the digest of what is long",
+                model_name=self.model_name,
+            )
         if not isinstance(self.settings_json, str) or not _is_canonical(self.settings_json):
             raise InvalidInputError(
                 f"settings_json {self.settings_json!r:.80} is not the canonical JSON of a mapping; "
@@ -216,13 +224,14 @@ def check_model_name(model_name: object) -> str:
     InvalidTypeError
         It is not a str.
     InvalidInputError
-        It is empty, or holds a lone surrogate, which no database can store.
+        It is empty or too long, or holds a lone surrogate, which no database can store.
     """
     if not isinstance(model_name, str):
         raise InvalidTypeError(f"model_name is {type(model_name).__name__}, not str: {model_name!r:.80}")
     if not model_name:
         raise InvalidInputError("model_name is empty; give the model a name")
     check_storable(model_name, "model_name")
+    check_name_length(model_name, "model_name")
     return model_name
 
 
@@ -247,6 +256,15 @@ def check_storable(text: str, what: str) -> None:
             f"replace it, for example with text.encode('utf-8', 'replace').decode()",
             value=text,
         ) from None
+
+
+def check_name_length(text: str, what: str) -> None:
+    """Raise InvalidInputError where a name or an id is longer than any that is stored."""
+    if len(text) > MAX_NAME_CHARS:
+        raise InvalidInputError(
+            f"{what} {text!r:.80} has {len(text)} characters, more than {MAX_NAME_CHARS}; give a digest of it",
+            value=text,
+        )
 
 
 def canonical_json(settings: Mapping[str, Setting]) -> str:

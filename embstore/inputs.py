@@ -12,7 +12,7 @@ import numpy as np
 from embstore.canary import TOLERANCE
 from embstore.codec import HASH_BYTES, QuantisedError, Vectors, finite_vectors
 from embstore.errors import DimensionError, InvalidInputError, InvalidTypeError
-from embstore.identity import check_model_name, check_storable
+from embstore.identity import MAX_NAME_CHARS, check_model_name, check_name_length, check_storable
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
@@ -34,16 +34,20 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
     InvalidTypeError
         It is one str and not several, or holds something else.
     InvalidInputError
-        An id is empty or holds a lone surrogate.
+        An id is empty, too long or holds a lone surrogate.
     """
     checked = _list_of_str(doc_ids, "doc_ids", "doc_id")
     if not all(checked):
         raise InvalidInputError(f"the doc_id at position {checked.index('')} is empty; give each document an id")
+    joined = "".join(checked)
     try:
-        "".join(checked).encode("utf-8")
+        joined.encode("utf-8")
     except UnicodeEncodeError:
         for doc_id in checked:
             check_storable(doc_id, "doc_id")
+    if len(joined) > MAX_NAME_CHARS:
+        for doc_id in checked:
+            check_name_length(doc_id, "doc_id")
     return checked
 
 
@@ -75,6 +79,7 @@ def check_collection(collection: str) -> str:
     if not isinstance(collection, str):
         raise InvalidTypeError(f"collection is {type(collection).__name__}, not str: {collection!r:.80}")
     check_storable(collection, "collection")
+    check_name_length(collection, "collection")
     return collection
 
 

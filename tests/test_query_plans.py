@@ -113,7 +113,7 @@ WITHOUT_A_PLAN = {
     *("models.INSERT", "vectors.INSERT", "vectors.UPSERT"),
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
     *("encodings.UPSERT", "encodings.DELETE_ALL", "collections.UPSERT", "texts.INSERT"),
-    *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "verify.FOREIGN_KEY_CHECK"),
+    *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "vector_rows.PAGE_COUNT", "vector_rows.PAGE_SIZE"),
 }
 
 

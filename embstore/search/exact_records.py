@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import cast
 
 from embstore.codec import Vectors
 from embstore.encoders import without_surrogates
+from embstore.errors import DamagedStoreError
 from embstore.identity import content_hash
 from embstore.search.base import IndexRecord, Metadata, MetadataPatch
 from embstore.stores.texts import StoredText
+
+_SCALARS = {str, int, float, bool}
 
 
 def stored_text(record: IndexRecord) -> StoredText:
@@ -32,9 +36,34 @@ def record_of(text: StoredText, vector: Vectors | None) -> IndexRecord:
 
 
 def metadata_of(text: StoredText) -> Metadata:
-    """Read the metadata."""
-    metadata: Metadata = json.loads(text.metadata)
-    return metadata
+    """Read the metadata; DamagedStoreError where they are none."""
+    return read_metadata(text.doc_id, text.metadata)
+
+
+def read_metadata(doc_id: str, metadata_json: str) -> Metadata:
+    """Read the metadata of a document.
+
+    Raises
+    ------
+    DamagedStoreError
+        They are not what is ever written, as in a file whose checksums were made to fit.
+    """
+    try:
+        metadata = json.loads(metadata_json)
+    except (ValueError, RecursionError):
+        metadata = None
+    if type(metadata) is not dict or not all(map(_is_value, metadata.values())):
+        raise DamagedStoreError(
+            f"the metadata of doc_id {doc_id!r:.80} are no JSON of metadata: {metadata_json!r:.80}; index it again",
+            doc_id=doc_id,
+        )
+    return cast(Metadata, metadata)
+
+
+def _is_value(value: object) -> bool:
+    if type(value) is list:
+        return {*map(type, value)} <= _SCALARS
+    return type(value) in _SCALARS
 
 
 def _as_json(metadata: Metadata) -> str:

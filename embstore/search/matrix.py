@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from embstore.codec import Vectors
 from embstore.search.base import Metadata
+from embstore.search.exact_records import read_metadata
 from embstore.search.filters import Predicate
 
 Rows = npt.NDArray[np.intp]
@@ -102,7 +102,7 @@ class DocumentMatrix:
     @cached_property
     def metadatas(self) -> list[Metadata]:
         """The metadata of each document."""
-        return list(map(json.loads, self.metadata_texts))
+        return list(map(read_metadata, self.doc_ids, self.metadata_texts))
 
     def nearest(self, vector: Vectors, n_results: int, lets_through: Predicate | None) -> list[tuple[int, float]]:
         """Find the rows nearest to a query among those that a filter lets through.

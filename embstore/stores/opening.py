@@ -24,9 +24,10 @@ from embstore.errors import (
 )
 from embstore.stores import schema
 from embstore.stores.committing import confirmed, immediate
+from embstore.stores.companions import check_companions
 from embstore.stores.filesystem import network_filesystem
-from embstore.stores.sqlite_errors import BUSY, READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
-from embstore.stores.tables import CACHE_KIB
+from embstore.stores.sqlite_errors import BUSY, ERROR, READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
+from embstore.stores.tables import CACHE_KIB, LONGEST_VALUE_BYTES
 
 PAGE_SIZE = 65536
 MINIMUM_SQLITE = (3, 37, 0)  # STRICT tables
@@ -38,6 +39,13 @@ PER_CONNECTION = (
     "PRAGMA cell_size_check = ON",
     f"PRAGMA cache_size = -{CACHE_KIB}",
 )
+
+# What a file holds may be a stranger's: no value or statement takes more memory than one of ours can
+# (https://sqlite.org/security.html). By number: the names are those of https://sqlite.org/c3ref/c_limit_attached.html.
+LIMIT_LENGTH, LIMIT_SQL_LENGTH = 0, 1
+LIMITS = {LIMIT_LENGTH: LONGEST_VALUE_BYTES, LIMIT_SQL_LENGTH: 1_000_000}
+
+DBCONFIG_DEFENSIVE = 1010  # nobody writes to the schema by itself
 
 
 def checked_timeout(timeout_s: object) -> float:
@@ -96,6 +104,7 @@ def wal_is_fixed(version: tuple[int, ...]) -> bool:
 def prepare(path: Path, timeout_s: float) -> bool:
     """Create, check and migrate the file; tell whether it can only be read."""
     with reachable(path):
+        check_companions(path)
         _create(path)
     read_only = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     version = _inspect(path, timeout_s, read_only=read_only)
@@ -219,7 +228,23 @@ def _migrate(path: Path, timeout_s: float) -> None:
         connection.execute("PRAGMA foreign_keys = OFF")
         with immediate(connection):
             if schema.read_version(connection, str(path)) < schema.SCHEMA_VERSION:
-                migrations.apply(SqliteUtilsDatabase(connection))
+                try:
+                    migrations.apply(SqliteUtilsDatabase(connection))
+                except sqlite3.OperationalError as error:
+                    if result_code(error) != ERROR:
+                        raise
+                    raise _not_migrated(path) from error
+                # What is pending is written in the file, and a file can lie.
+                if schema.read_version(connection, str(path)) < schema.SCHEMA_VERSION:
+                    raise _not_migrated(path)
+
+
+def _not_migrated(path: Path) -> NotAStoreError:
+    return NotAStoreError(
+        f"the list of migrations in {str(path)!r} does not fit its tables: somebody changed them; "
+        f"restore the file from a copy, or give the path of a new one",
+        path=str(path),
+    )
 
 
 def connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
@@ -232,6 +257,11 @@ def connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
         check_same_thread=False,  # close() and the end of a thread close it from elsewhere
     )
     try:
+        if hasattr(connection, "setlimit"):  # pysqlite3 may have none
+            for limit, value in LIMITS.items():
+                connection.setlimit(limit, value)
+        if hasattr(connection, "setconfig"):  # Python 3.12
+            connection.setconfig(DBCONFIG_DEFENSIVE, True)
         for pragma in PER_CONNECTION:
             connection.execute(pragma)
     except BaseException:

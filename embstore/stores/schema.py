@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
 from sqlite3 import Connection
 
 from embstore.errors import NewerStoreError, NotAStoreError
@@ -18,11 +20,21 @@ FINGERPRINTS = {
     3: "c805dc1e4e0a5d779e094c575247e290cc9b017baef32a214986347bb5445423",
 }
 
-_OURS = {
-    *("models", "vectors", "documents", "documents_by_vector", "embeddings"),
-    *("encodings", "collections", "texts"),
-}
-_BOOKKEEPING = {"_sqlite_migrations", "idx__sqlite_migrations_migration_set_name", "sqlite_sequence"}
+TABLES = ("models", "vectors", "documents", "encodings", "collections", "texts")
+_OURS = {*TABLES, "documents_by_vector", "embeddings"}
+_MIGRATIONS = "_sqlite_migrations"
+_BOOKKEEPING = {_MIGRATIONS, "idx__sqlite_migrations_migration_set_name", "sqlite_sequence"}
+
+# What holds no expression, which SQLite would work out inside our statements: names alone, in any quotes.
+_NAME = r"""(?:\w+|"[^"]*"|\[[^]]*\]|`[^`]*`)"""
+_COLUMN = rf"\s*{_NAME}(?:\s+COLLATE\s+{_NAME})?(?:\s+(?:ASC|DESC))?\s*"
+_PLAIN_INDEX = re.compile(
+    rf"CREATE\s+(?:UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}\s*\({_COLUMN}(?:,{_COLUMN})*\)\s*", re.IGNORECASE
+)
+_PLAIN_TABLE = re.compile(rf"CREATE\s+TABLE\s+{_NAME}\s*\([^()]*\)\s*", re.IGNORECASE)
+
+Object = tuple[str, str, str, str | None]
+"""Of an object: type, name, the name of its table, and the SQL that defines it."""
 
 OBJECTS = """
 SELECT type, name, tbl_name, sql
@@ -44,26 +56,28 @@ def read_version(connection: Connection, path: str) -> int:
     Raises
     ------
     NotAStoreError
-        The file is another application's, has a trigger, or our schema was changed.
+        The file is another application's, has something that would run inside our statements, or our schema was
+        changed.
     NewerStoreError
         It was made by a newer version.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     version = user_version(connection)
     objects = connection.execute(OBJECTS).fetchall()
-    if application_id == 0 and version == 0 and {name for _, name, _, _ in objects} <= _BOOKKEEPING:
-        return 0
-    if application_id != APPLICATION_ID:
+    is_new = application_id == 0 and version == 0 and {name for _, name, _, _ in objects} <= _BOOKKEEPING
+    if application_id != APPLICATION_ID and not is_new:
         raise NotAStoreError(
             f"{path!r} is an SQLite database of another application (application_id {application_id}); "
             f"give embstore a file of its own",
             path=path,
         )
     check_known(version, path)
-    for name in triggers(objects):
+    for name, what in intruders(objects):
         raise NotAStoreError(
-            f"{path!r} has a trigger ({name!r}), which would run inside our writes; drop it", path=path
+            f"{path!r} has {what} ({name!r}), which would run inside our statements; drop it", path=path
         )
+    if is_new:
+        return 0
     if fingerprint(objects) != FINGERPRINTS.get(version):
         raise NotAStoreError(
             f"the tables or views of {path!r} are not those of schema version {version}: somebody changed them",
@@ -88,12 +102,41 @@ def check_known(version: int, path: str) -> None:
         )
 
 
-def triggers(objects: list[tuple[str, str, str, str | None]]) -> list[str]:
-    """Name the triggers of a file."""
-    return [name for kind, name, _, _ in objects if kind == "trigger"]
+def intruders(objects: list[Object]) -> Iterator[tuple[str, str]]:
+    """Name what of others SQLite would run inside our statements, and say what it is: (name, "a trigger").
+
+    SQLite compares types and names without regard to case, and up to a NUL. Other tables and views are never asked.
+    """
+    for kind, name, table, sql in objects:
+        if not all(type(value) is str and "\0" not in value for value in (kind, name, table)):
+            yield str(name), "an entry of the schema that is none"
+        elif kind not in ("table", "view", "index"):
+            yield name, f"a {kind.lower()}"
+        elif kind == "index" and sql and table.lower() in {*_OURS, _MIGRATIONS} and not _PLAIN_INDEX.fullmatch(sql):
+            yield name, "an index with an expression"
+        elif name.lower() == _MIGRATIONS and not (sql and _PLAIN_TABLE.fullmatch(sql)):
+            yield name, "a table of migrations with an expression"
+        elif name not in _OURS and _refers_to_ours((sql or "").lower()):
+            yield name, "a table that refers to one of ours"
 
 
-def fingerprint(objects: list[tuple[str, str, str, str | None]]) -> str:
+def _refers_to_ours(sql: str) -> bool:
+    return "references" in sql and any(table in sql for table in _OURS)
+
+
+def others_hold_expressions(objects: list[Object]) -> bool:
+    """Tell whether tables or indexes beside ours define something that a check of the whole file would work out."""
+    plain = {"table": _PLAIN_TABLE, "index": _PLAIN_INDEX}
+    theirs = [(kind, sql) for kind, name, _, sql in objects if name not in _OURS and kind in plain and sql]
+    return not all(plain[kind].fullmatch(sql) for kind, sql in theirs)
+
+
+def our_tables(objects: list[Object]) -> list[str]:
+    """List those of our tables that a file has; one of an older schema version that can only be read lacks some."""
+    return [name for kind, name, _, _ in objects if kind == "table" and name in TABLES]
+
+
+def fingerprint(objects: list[Object]) -> str:
     """Hash the definitions of our tables, indexes and views; others beside them do not count."""
     ours = [row for row in objects if row[1] in _OURS]
     return hashlib.sha256(repr(ours).encode("utf-8", "surrogatepass")).hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore.checksums import is_sound
-from embstore.codec import Vectors
+from embstore.codec import Vectors, are_finite
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
 from embstore.stores import bulk, copying, forgetting, opening, summary, verify
@@ -119,7 +119,8 @@ class SQLiteStore(SQLiteModels):
             are_numbers = type(checksum) is type(doc_checksum) is int  # damage can make a fraction of one
             if checksum_now == model_checksum and are_numbers and len(values) == model.dim:
                 place = (collection, doc_id, doc_checksum)
-                if is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash):
+                is_whole = is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash)
+                if is_whole and are_finite(values):
                     return model, values.astype(np.float32)
         except (TypeError, ValueError):  # not there, or damaged
             pass

@@ -25,6 +25,7 @@ else:
 __all__ = [
     "AFTER_THE_COMMIT",
     "BUSY",
+    "ERROR",
     "IOERR_DIR_FSYNC",
     "LOCKED",
     "READONLY_RECOVERY",
@@ -38,7 +39,8 @@ __all__ = [
 ]
 
 # Result codes (https://sqlite.org/rescode.html): errors are told apart by them, never by message.
-BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, CONSTRAINT, NOTADB = 5, 6, 8, 10, 11, 13, 14, 19, 26
+ERROR, BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN = 1, 5, 6, 8, 10, 11, 13, 14
+TOOBIG, CONSTRAINT, NOTADB = 18, 19, 26
 IOERR_SHORT_READ, IOERR_WRITE = IOERR | (2 << 8), IOERR | (3 << 8)
 READONLY_RECOVERY, READONLY_ROLLBACK = READONLY | (1 << 8), READONLY | (3 << 8)
 
@@ -56,7 +58,7 @@ def result_code(error: BaseException) -> int | None:
 def is_damage(error: Exception) -> bool:
     """Tell whether a read failed because of what is stored; text that is not UTF-8 has no result code."""
     code = result_code(error)
-    return code is None or code & 0xFF == CORRUPT or code == IOERR_SHORT_READ
+    return code is None or code & 0xFF in (CORRUPT, TOOBIG) or code == IOERR_SHORT_READ
 
 
 def is_about_room(error: Exception) -> bool:
@@ -89,7 +91,7 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
         return NotAStoreError(f"{path!r} is not an SQLite database; it was left as it is", path=path)
     if primary == CANTOPEN:
         return StorePathError(f"{path!r} cannot be opened ({error}); check its folder and permissions", path=path)
-    if primary in (CORRUPT, CONSTRAINT, None) or code == IOERR_SHORT_READ:
+    if primary in (CORRUPT, TOOBIG, CONSTRAINT, None) or code == IOERR_SHORT_READ:
         return DamagedStoreError(f"{path!r} is damaged ({error}); verify() lists what is lost", path=path)
     if primary == IOERR:
         return StoreError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from sqlite3 import Connection
 
-from embstore.codec import Vectors
+from embstore.codec import MAX_DIM, Vectors
 from embstore.errors import DimensionError, ModelExistsError, UnknownModelError
 from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel
@@ -52,8 +52,15 @@ class SQLiteModels:
         Raises
         ------
         DimensionError
-            The model is stored with another dimension.
+            The model is stored with another dimension, or it is more than `MAX_DIM`.
         """
+        if dim > MAX_DIM:
+            raise DimensionError(
+                f"the vectors of model {str(identity)!r} have {dim} values, and no more than {MAX_DIM} are stored; "
+                f"give one vector a text",
+                model_name=identity.model_name,
+                dim=dim,
+            )
         with self._database.writing() as connection:
             model = models.find(connection, identity)
             expected_dim = dim

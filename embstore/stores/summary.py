@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from sqlite3 import Connection
 
+from embstore.errors import DamagedStoreError
 from embstore.stores import opening
 from embstore.stores.base import DocumentInfo, ModelInfo, Stats, StoredModel
 from embstore.stores.tables import documents, models
@@ -76,6 +77,8 @@ def list_documents(
 ) -> list[DocumentInfo]:
     """List documents of a model and collection whose doc_id comes after another's."""
     rows = connection.execute(LIST_DOCUMENTS, (model.model_id, collection, after, limit)).fetchall()
+    if not all(type(doc_id) is str for doc_id, _ in rows):
+        raise DamagedStoreError("the table documents has ids that are no texts; see verify()")
     identity = model.identity
     return [
         DocumentInfo(doc_id, collection, identity.model_name, identity.settings, model.dim, content_hash, model.dtype)

@@ -21,7 +21,10 @@ ROWS_AT_ONCE = 5000
 # Beyond this many of SQLite's own complaints, more of them say nothing new.
 INTEGRITY_CHECK = "PRAGMA integrity_check(100)"
 
-FOREIGN_KEY_CHECK = "PRAGMA foreign_key_check"
+# A table at a time: checks of the whole file would work out what somebody's tables beside ours define.
+INTEGRITY_CHECKS = {table: f"PRAGMA integrity_check({table})" for table in schema.TABLES}
+
+FOREIGN_KEY_CHECKS = {table: f"PRAGMA foreign_key_check({table})" for table in schema.TABLES}
 
 ALL_MODELS = f"""
 SELECT {models.COLUMNS}
@@ -68,19 +71,23 @@ def _schema(connection: Connection) -> Iterator[Problem]:
     objects = connection.execute(schema.OBJECTS).fetchall()
     if schema.fingerprint(objects) != schema.FINGERPRINTS[version]:
         yield Problem("schema", "", "the tables or views were changed")
-    for name in schema.triggers(objects):
-        yield Problem("schema", repr(name), "a trigger, which runs inside our writes")
+    for name, what in schema.intruders(objects):
+        yield Problem("schema", repr(name), f"{what}, which runs inside our statements")
 
 
 def _structure(connection: Connection) -> Iterator[Problem]:
-    for (message,) in connection.execute(INTEGRITY_CHECK):
-        if message != "ok":
-            yield Problem("file", "", message)
+    objects = connection.execute(schema.OBJECTS).fetchall()
+    one_by_one = [INTEGRITY_CHECKS[table] for table in schema.our_tables(objects)]
+    for check in one_by_one if schema.others_hold_expressions(objects) else [INTEGRITY_CHECK]:
+        for (message,) in connection.execute(check):
+            if message != "ok":
+                yield Problem("file", "", message)
 
 
 def _references(connection: Connection) -> Iterator[Problem]:
-    for table, rowid, parent, _ in connection.execute(FOREIGN_KEY_CHECK):
-        yield Problem(table, "" if rowid is None else str(rowid), f"points at a row of {parent} that is not there")
+    for name in schema.our_tables(connection.execute(schema.OBJECTS).fetchall()):
+        for table, rowid, parent, _ in connection.execute(FOREIGN_KEY_CHECKS[name]):
+            yield Problem(table, "" if rowid is None else str(rowid), f"points at a row of {parent} that is not there")
 
 
 def _models(connection: Connection) -> Iterator[Problem]:

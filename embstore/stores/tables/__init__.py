@@ -12,6 +12,9 @@ import numpy.typing as npt
 # What a connection keeps of the file in memory.
 CACHE_KIB = 32 * 1024
 
+# No text of 4 bytes a character, and no vector, is longer; SQLite refuses to read what is.
+LONGEST_VALUE_BYTES = 2**25
+
 # The limit of variables in a statement can be as low as 999.
 KEYS_AT_ONCE = 500
 

@@ -86,7 +86,8 @@ def checked(row: tuple[Any, ...]) -> StoredCollection:
     try:
         identity = ModelIdentity(model_name, settings)
         collection = StoredCollection(name, identity, n_texts, texts_version, vectors_version)
-        sound = collection_checksum(_fields(collection)) == checksum
+        are_numbers = type(n_texts) is type(texts_version) is type(vectors_version) is int
+        sound = are_numbers and collection_checksum(_fields(collection)) == checksum
     except (TypeError, ValueError, AttributeError):
         sound = False
     if not sound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from sqlite3 import Connection, DatabaseError
 
 from embstore.checksums import model_checksum
@@ -51,7 +52,10 @@ def find(connection: Connection, model_id: int) -> Totals | None:
         return None
     if row is None or _checksum(model_id, row[:3]) != row[3]:
         return None
-    return int(row[0]), int(row[1]), float(row[2])
+    n_texts, n_chars, seconds = row[:3]
+    if not (type(n_texts) is type(n_chars) is int and type(seconds) is float and math.isfinite(seconds)):
+        return None
+    return n_texts, n_chars, seconds
 
 
 def exists(connection: Connection) -> bool:

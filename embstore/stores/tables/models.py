@@ -8,7 +8,7 @@ from sqlite3 import Connection, DatabaseError
 from typing import Any
 
 from embstore.checksums import model_checksum
-from embstore.codec import Vectors, as_vectors, blob_to_vector
+from embstore.codec import MAX_DIM, Vectors, are_finite, as_vectors, blob_to_vector
 from embstore.errors import DamagedStoreError
 from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel
@@ -70,7 +70,7 @@ def find(connection: Connection, identity: ModelIdentity) -> StoredModel | None:
 
 def find_by_name(connection: Connection, model_name: str | None) -> list[StoredModel]:
     """Read the models of a name (None: all), oldest first."""
-    return [checked(row) for row in connection.execute(FIND_BY_NAME, (model_name,)).fetchall()]
+    return [checked(row) for row in connection.execute(FIND_BY_NAME, (model_name,))]  # none after a damaged one
 
 
 def find_variant(connection: Connection, identity: ModelIdentity, preferred: Dtype) -> StoredModel | None:
@@ -144,7 +144,7 @@ def checked(row: tuple[Any, ...]) -> StoredModel:
     try:
         vector = None if canary is None else blob_to_vector(canary)
         model = StoredModel(model_id, ModelIdentity(model_name, settings), dim, vector, created_at)
-        sound = dtype == model.dtype and checksum(model) == stored
+        sound = dtype == model.dtype and checksum(model) == stored and _is_possible(model)
     except (TypeError, ValueError, AttributeError):
         sound = False
     if not sound:
@@ -154,6 +154,17 @@ def checked(row: tuple[Any, ...]) -> StoredModel:
             model_name=model_name,
         )
     return model
+
+
+def _is_possible(model: StoredModel) -> bool:
+    """Tell whether a row whose checksum fits is one that is ever written: a stranger's checksums fit, too."""
+    canary = model.canary
+    is_dim = type(model.dim) is int and 0 < model.dim <= MAX_DIM
+    return (
+        is_dim
+        and type(model.created_at) is str
+        and (canary is None or (len(canary) == model.dim and are_finite(canary)))
+    )
 
 
 def checksum(model: StoredModel) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore.checksums import text_checksum
+from embstore.errors import InvalidInputError
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import chunks, has_table, places
+from embstore.stores.tables import LONGEST_VALUE_BYTES, chunks, has_table, places
 from embstore.stores.texts import StoredText
 
 IDS = """
@@ -62,6 +63,8 @@ Row = tuple[Any, ...]
 
 _NULLS = (None,) * 5
 
+_ROW_BYTES = 2**21  # all else in a row: the name of a collection, and some numbers
+
 
 def ids(connection: Connection, collection: str) -> npt.NDArray[np.int64]:
     """List the text_ids of a collection, ascending."""
@@ -97,7 +100,16 @@ def find(connection: Connection, collection: str, doc_ids: Sequence[str]) -> dic
 
 
 def put(connection: Connection, collection: str, texts: Sequence[StoredText]) -> int:
-    """Write texts of distinct doc_ids in place of any there, and tell how many had none."""
+    """Write texts of distinct doc_ids in place of any there, and tell how many had none.
+
+    Raises
+    ------
+    InvalidInputError
+        One is longer than what can be read back; nothing was written.
+    """
+    for text in texts:
+        if 4 * (len(text.text) + len(text.metadata) + len(text.doc_id)) > LONGEST_VALUE_BYTES:
+            _check_length(text)
     n_before = delete(connection, collection, [text.doc_id for text in texts])
     connection.executemany(
         INSERT,
@@ -107,6 +119,16 @@ def put(connection: Connection, collection: str, texts: Sequence[StoredText]) ->
         ),
     )
     return len(texts) - n_before
+
+
+def _check_length(text: StoredText) -> None:
+    n_bytes = sum(len(part.encode()) for part in (text.text, text.metadata, text.doc_id))
+    if n_bytes > LONGEST_VALUE_BYTES - _ROW_BYTES:
+        raise InvalidInputError(
+            f"doc_id {text.doc_id!r:.80}: its text and metadata take {n_bytes} bytes, more than the "
+            f"{LONGEST_VALUE_BYTES} that are stored; cut it into several documents",
+            doc_id=text.doc_id,
+        )
 
 
 def delete(connection: Connection, collection: str, doc_ids: Sequence[str]) -> int:

@@ -13,27 +13,39 @@ import numpy.typing as npt
 
 from embstore.background import Background
 from embstore.checksums import ContentHashes, Words, content_sums_of_vectors, vector_checksums
-from embstore.codec import HASH_BYTES, StoredValues, Vectors, as_vectors
+from embstore.codec import HASH_BYTES, StoredValues, Vectors, are_finite, as_vectors
+from embstore.errors import DamagedStoreError
 from embstore.formats import STORED_DTYPES
 from embstore.stores.base import StoredModel
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import KEYS_AT_ONCE, integers, places
+from embstore.stores.tables import KEYS_AT_ONCE, LONGEST_VALUE_BYTES, integers, places
 
-BYTES_TOGETHER = 2**26  # SQLite's limit of a value is 10**9 bytes
+BYTES_TOGETHER = LONGEST_VALUE_BYTES // 2
 
 ROWS_ALONE = 2000  # fewer are not worth a thread
 
+_ROOM_UNASKED = 2**24  # bytes that are made room for without a look at the size of the file
+
+PAGE_COUNT = """
+PRAGMA page_count
+"""
+
+PAGE_SIZE = """
+PRAGMA page_size
+"""
+
+# A vector of another length, which is none of the model, is not read.
 READ = """
 SELECT vector_id, content_hash, checksum, standalone, vector
 FROM vectors
-WHERE vector_id IN ({places})
+WHERE length(vector) = ? AND vector_id IN ({places})
 ORDER BY vector_id
 """
 
 READ_RANGE = """
 SELECT vector_id, content_hash, checksum, standalone, vector
 FROM vectors
-WHERE vector_id BETWEEN ? AND ?
+WHERE length(vector) = ? AND vector_id BETWEEN ? AND ?
 ORDER BY vector_id
 """
 
@@ -92,7 +104,7 @@ class Rows:
         """Tell which rows are what was written for these contents: (n,) bool."""
         expected = vector_checksums(model_id, content_hashes, self.standalone, self.values)
         sound: npt.NDArray[np.bool_] = self.present & (self.checksums == expected)
-        return sound
+        return sound if are_finite(self.values) else sound & np.isfinite(self.values).all(axis=1)
 
 
 def read(
@@ -111,6 +123,7 @@ def read(
     targets : ndarray of shape (n,), int, optional
         The place of each row in the result, a permutation; by default that of its id.
     """
+    check_room(connection, len(vector_ids), model)
     rows = Rows.empty(len(vector_ids), model)
     if targets is None:
         targets = np.arange(len(vector_ids))
@@ -125,7 +138,7 @@ def _read_into(
 ) -> None:
     """Read one chunk; where a row of it cannot be read, search for that row by halving."""
     try:
-        fetched = _fetch(connection, vector_ids.tolist())
+        fetched = _fetch(connection, rows.values[0].nbytes, vector_ids.tolist())
         if not fetched:
             return
         ids, content_hashes, checksums, standalone, blobs = zip(*fetched, strict=True)
@@ -149,15 +162,17 @@ def _read_into(
             _read_into(rows, connection, vector_ids[middle:], targets[middle:])
 
 
-def _fetch(connection: Connection, vector_ids: list[int]) -> list[tuple[int, bytes, int, int, bytes]]:
-    return _select(connection, READ, READ_RANGE, vector_ids)
+def _fetch(connection: Connection, n_bytes: int, vector_ids: list[int]) -> list[tuple[int, bytes, int, int, bytes]]:
+    return _select(connection, READ, READ_RANGE, vector_ids, n_bytes)
 
 
-def _select(connection: Connection, statement: str, of_range: str, vector_ids: list[int], *first: str) -> list[Any]:
+def _select(
+    connection: Connection, statement: str, of_range: str, vector_ids: list[int], first: str | int
+) -> list[Any]:
     """Read rows of distinct ascending ids, the quicker way where none is left out between them."""
     if vector_ids[-1] - vector_ids[0] + 1 == len(vector_ids):
-        return connection.execute(of_range, (*first, vector_ids[0], vector_ids[-1])).fetchall()
-    return connection.execute(statement.format(places=places(vector_ids)), (*first, *vector_ids)).fetchall()
+        return connection.execute(of_range, (first, vector_ids[0], vector_ids[-1])).fetchall()
+    return connection.execute(statement.format(places=places(vector_ids)), (first, *vector_ids)).fetchall()
 
 
 def _as_matrix(blobs: Sequence[bytes], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -165,6 +180,26 @@ def _as_matrix(blobs: Sequence[bytes], dtype: np.dtype[Any]) -> npt.NDArray[Any]
     if len(set(map(len, blobs))) > 1:
         raise ValueError("rows of several lengths")
     return np.frombuffer(b"".join(blobs), dtype=dtype).reshape(len(blobs), -1)
+
+
+def check_room(connection: Connection, n: int, model: StoredModel) -> None:
+    """Refuse to make room for more distinct vectors than a file of its size holds.
+
+    Raises
+    ------
+    DamagedStoreError
+        The pointers at vectors are more, or the model's dim is larger, than can be true.
+    """
+    n_bytes = n * model.dim * STORED_DTYPES[model.dtype].itemsize
+    if n_bytes < _ROOM_UNASKED:
+        return
+    (n_pages,), (page_bytes,) = (connection.execute(pragma).fetchone() for pragma in (PAGE_COUNT, PAGE_SIZE))
+    if n_bytes > n_pages * page_bytes:
+        raise DamagedStoreError(
+            f"{n} vectors of model {str(model.identity)!r:.80} with {model.dim} values each are more than the file "
+            f"holds; see verify(), and restore the file from a copy",
+            model_name=model.identity.model_name,
+        )
 
 
 def read_together(
@@ -192,11 +227,14 @@ def read_together(
     """
     sums = np.empty(len(vector_ids), dtype=np.uint64)
     stored_dtype = STORED_DTYPES[model.dtype]
+    check_room(connection, len(vector_ids), model)
     values = np.empty((len(vector_ids), model.dim), dtype=stored_dtype)
     n_rows = min(KEYS_AT_ONCE, max(1, BYTES_TOGETHER // (model.dim * values.itemsize)))
 
     def take_apart(n: int, at: slice | npt.NDArray[np.intp], checksums: str | None, blob: bytes | None) -> None:
         some: StoredValues = np.frombuffer(blob or b"", dtype=stored_dtype).reshape(n, -1)
+        if not are_finite(some):
+            raise ValueError("NaN or infinite values, which are never written")
         sums[at] = content_sums_of_vectors(model.model_id, integers(checksums), some)
         values[at] = some
 
