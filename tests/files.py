@@ -39,9 +39,10 @@ def change(path: Path, sql: str, *parameters: Any) -> None:
 
 
 def define(path: Path, sql: str) -> None:
-    """Run any statement of the schema, or a pragma."""
+    """Run any statement of the schema, or a pragma and, after "; ", what it is for."""
     with connection(path, "rw") as connected:
-        connected.execute(sql)
+        for statement in sql.split("; ") if sql.startswith("PRAGMA") else [sql]:
+            connected.execute(statement)
         connected.commit()
 
 

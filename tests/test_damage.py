@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from embstore._migrations.migrations import migrations
 from sqlite_utils import Database
 
 from embstore import DamagedStoreError, EmbeddingCache, EmbstoreError
+from embstore.checksums import vector_checksums
+from embstore.formats import STORED_DTYPES
+from embstore.identity import Dtype, content_hash
 from embstore.stores.sqlite_errors import sqlite3
 from embstore.stores.tables import documents
+from embstore.stores.tables.models import checksum
 from tests.fakes import CountingEncoder
-from tests.files import change, flip_bit, rows
+from tests.files import change, connection, flip_bit, rows
 
 IDS = [f"doc {i}" for i in range(20)]
 TEXTS = [f"text {i}" for i in range(20)]
@@ -72,6 +78,47 @@ def test_a_damaged_vector_is_recomputed_where_one_document_is_asked_for(
         assert np.array_equal(cache.get("doc 3", "text 3", encoder), encoder.vector("text 3"))
         assert encoder.calls == [["text 3"]]
         assert cache.verify() == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_recomputed_though_its_checksum_fits(
+    value: float, dtype: Dtype, cache_path: Path, encoder: CountingEncoder
+) -> None:
+    with EmbeddingCache(cache_path, dtype=dtype) as cache:
+        given = cache.get_many(IDS, TEXTS, encoder)
+        (model,) = cache.store.find_models()
+        forged = given[3:4].astype(STORED_DTYPES[dtype])
+        forged[0, 5] = value
+        checksum = int(vector_checksums(model.model_id, [content_hash("text 3")], False, forged)[0])
+        change(
+            cache_path,
+            "UPDATE vectors SET vector = ?, checksum = ? WHERE vector_id = ?",
+            *(forged.tobytes(), checksum, vector_id(cache_path, "doc 3")),
+        )
+        encoder.calls.clear()
+        assert [problem.table for problem in cache.verify()] == ["vectors"]
+        with pytest.raises(DamagedStoreError, match="'doc 3'"):
+            cache.matrix("fake")
+        assert np.array_equal(cache.get("doc 3", "text 3", encoder), given[3])
+        assert encoder.calls == [["text 3"]]
+        assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), given)
+        assert (encoder.calls, cache.verify()) == ([["text 3"]], [])
+
+
+@pytest.mark.parametrize("changed", [{"dim": 2**31}, {"dim": -8}, {"canary": np.full(8, np.nan, np.float32)}])
+def test_a_model_that_cannot_be_is_refused_though_its_checksum_fits(changed: dict[str, Any], filled: Path) -> None:
+    with EmbeddingCache(filled) as cache:
+        (model,) = cache.store.find_models()
+        forged = replace(model, **changed)
+        blob = None if forged.canary is None else forged.canary.tobytes()
+        with connection(filled, "rw") as opened:
+            opened.execute("PRAGMA ignore_check_constraints = ON")
+            opened.execute("UPDATE models SET dim = ?, canary = ?, checksum = ?", (forged.dim, blob, checksum(forged)))
+            opened.commit()
+        assert "models" in {problem.table for problem in cache.verify()}
+        with pytest.raises(DamagedStoreError, match="model 'fake'"):
+            cache.matrix("fake")
 
 
 @pytest.mark.parametrize("kind", DAMAGED_VECTORS)

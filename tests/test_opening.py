@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -144,6 +145,21 @@ def of_ours(*statements: str) -> Callable[[Path], None]:
     return make
 
 
+def new_file(*statements: str) -> Callable[[Path], None]:
+    """A file without tables but that of sqlite-utils."""
+
+    def make(path: Path) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                "CREATE TABLE _sqlite_migrations (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, "
+                "applied_at TEXT)"
+            )
+            for statement in statements:
+                connection.execute(statement)
+
+    return make
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], type[StoreError], str]] = {
     "not SQLite": (not_sqlite, NotAStoreError, "not an SQLite database"),
     "a short text": (short, NotAStoreError, "not an SQLite database"),
@@ -168,6 +184,37 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[StoreError], str]] = {
         of_ours("CREATE TABLE n (x)", "CREATE TRIGGER sneaky AFTER INSERT ON n BEGIN SELECT 1; END"),
         NotAStoreError,
         "trigger.*'sneaky'",
+    ),
+    "a trigger whose type is written otherwise": (
+        of_ours(
+            "CREATE TRIGGER sneaky AFTER INSERT ON vectors BEGIN DELETE FROM documents; END",
+            "PRAGMA writable_schema = ON; UPDATE sqlite_master SET type = 'Trigger' WHERE name = 'sneaky'",
+        ),
+        NotAStoreError,
+        "trigger.*'sneaky'",
+    ),
+    "a trigger on the migrations of a file without tables": (
+        new_file(
+            "CREATE TRIGGER idx__sqlite_migrations_migration_set_name AFTER INSERT ON _sqlite_migrations "
+            "BEGIN DELETE FROM _sqlite_migrations; END"
+        ),
+        NotAStoreError,
+        "trigger",
+    ),
+    "migrations that were never run": (
+        new_file(
+            "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('embstore', 'm001_initial'), "
+            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16')"
+        ),
+        NotAStoreError,
+        "list of migrations.*restore",
+    ),
+    "an index on an expression": (of_ours("CREATE INDEX i ON vectors (-dim)"), NotAStoreError, "expression.*'i'"),
+    "a partial index": (of_ours("CREATE INDEX i ON vectors (dim) WHERE dim > 8"), NotAStoreError, "expression.*'i'"),
+    "a table that is deleted from with ours": (
+        of_ours("CREATE TABLE n (x REFERENCES vectors ON DELETE CASCADE)"),
+        NotAStoreError,
+        "refers to one of ours.*'n'",
     ),
     "a column more": (of_ours("ALTER TABLE models ADD COLUMN note TEXT"), NotAStoreError, "changed"),
     "a column renamed": (of_ours("ALTER TABLE documents RENAME COLUMN checksum TO c"), NotAStoreError, "changed"),
@@ -194,6 +241,22 @@ def test_a_file_that_is_not_ours_is_refused_with_its_bytes_as_they_were(
     assert caught.value.path == str(cache_path)
     assert contents(tmp_path) == before
     assert cache_path.stat().st_mtime_ns == changed_at
+
+
+@posix
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_pipe_beside_a_file_is_not_waited_for(suffix: str, made: Path) -> None:
+    os.mkfifo(f"{made}{suffix}")
+    with pytest.raises(StorePathError, match=f"{suffix}' is no file.*take it away"):
+        EmbeddingCache(made)
+
+
+def test_a_journal_that_would_have_sqlite_delete_a_file_is_refused(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "embeddings.db-journal").write_bytes(bytes(512) + bytes.fromhex("d9d505f920a163d7"))
+    before = contents(tmp_path)
+    with pytest.raises(UnsafeStoreError, match=r"several files.*delete a file"):
+        EmbeddingCache(made)
+    assert contents(tmp_path) == before
 
 
 def test_a_folder_is_refused_with_a_path_that_would_do(tmp_path: Path) -> None:
