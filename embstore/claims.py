@@ -17,7 +17,7 @@ Place = tuple[int, str, ModelIdentity]
 @dataclass
 class _Owner:
     thread: int
-    done: threading.Event = field(default_factory=threading.Event)
+    under_way: threading.Lock = field(default_factory=threading.Lock)  # not an Event, whose own lock can stay taken
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,18 @@ class Claimed:
     ----------
     mine : list of int
         Which of the contents no other thread has claimed.
-    others : list of Event
-        Set when a thread that has claimed some of the rest is through with them.
+    others : list of Lock
+        Each taken until a thread that has claimed some of the rest is through with them.
     """
 
     mine: list[int]
-    others: list[threading.Event]
+    others: list[threading.Lock]
 
     def wait_for_others(self) -> None:
         """Wait for them, after the block of the claim: two threads inside of theirs could wait for each other."""
         for other in self.others:
-            other.wait()
+            with other:
+                pass
 
 
 _owners: dict[Place, dict[bytes, _Owner]] = {}  # by content hash
@@ -69,23 +70,32 @@ def claim(store: str, identity: ModelIdentity, keys: Sequence[bytes]) -> Iterato
         return
     where = (os.getpid(), os.path.realpath(store), identity)
     me = _Owner(threading.get_ident())
-    with _lock:
-        claimed = _owners.setdefault(where, {})
-        owners = [claimed.setdefault(key, me) for key in keys]
-    # What this thread has claimed already: an encoder that asks the cache itself must not wait for itself.
-    mine = [i for i, owner in enumerate(owners) if owner.thread == me.thread]
-    others = {id(owner): owner.done for owner in owners if owner.thread != me.thread}
-    try:
-        yield Claimed(mine, list(others.values()))
-    finally:
-        with _lock:
-            for key, owner in zip(keys, owners, strict=True):
-                if owner is me:
-                    del claimed[key]
-            if not claimed and _owners.get(where) is claimed:
-                del _owners[where]
-            _n_released += bool(mine)
-        me.done.set()
+    claimed: dict[bytes, _Owner] = {}
+    mine: list[int] = []
+    with me.under_way:
+        try:
+            with _lock:
+                claimed = _owners.setdefault(where, claimed)
+                owners = [_owner(claimed, key, me) for key in keys]
+            # What this thread has claimed already: an encoder that asks the cache itself must not wait for itself.
+            mine = [i for i, owner in enumerate(owners) if owner.thread == me.thread]
+            others = {id(owner): owner.under_way for owner in owners if owner.thread != me.thread}
+            yield Claimed(mine, list(others.values()))
+        finally:  # of all keys, since an interrupt can come at any place above
+            with _lock:
+                for key in keys:
+                    if claimed.get(key) is me:
+                        del claimed[key]
+                if not claimed and _owners.get(where) is claimed:
+                    del _owners[where]
+                _n_released += bool(mine)
+
+
+def _owner(claimed: dict[bytes, _Owner], key: bytes, me: _Owner) -> _Owner:
+    owner = claimed.setdefault(key, me)
+    if not owner.under_way.locked():  # an interrupt kept it from taking its claim back
+        owner = claimed[key] = me
+    return owner
 
 
 def _after_fork_in_child() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 from embstore import (
     DamagedStoreError,
     EmbeddingCache,
+    ModelIdentity,
     NotAStoreError,
     ReadOnlyError,
     StoreBusyError,
@@ -28,7 +31,7 @@ from embstore import (
     UnconfirmedWriteError,
     claims,
 )
-from embstore.stores import committing
+from embstore.stores import committing, opening
 from embstore.stores.connection import Database
 from embstore.stores.sqlite_errors import sqlite3, translated
 from tests.fakes import CountingEncoder
@@ -141,6 +144,33 @@ def test_a_locked_file_is_waited_for(cache: EmbeddingCache, encoder: CountingEnc
         release.set()
         assert np.array_equal(waiting.result(), encoder.vector("text"))
         holding.result()
+
+
+@pytest.mark.parametrize(("statement", "kind"), [("BEGIN", "reading"), ("BEGIN IMMEDIATE", "writing")])
+def test_an_interrupt_while_waiting_for_a_lock_leaves_no_transaction(
+    statement: str, kind: str, cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is heard when the wait is over, and the lock is there."""
+    armed = [False]
+
+    class Interrupted(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *parameters)
+            if armed[0] and sql == statement:
+                armed[0] = False
+                raise KeyboardInterrupt
+            return cursor
+
+    monkeypatch.setattr(opening.sqlite3, "connect", functools.partial(sqlite3.connect, factory=Interrupted))
+    with EmbeddingCache(cache_path, timeout_s=0) as cache, EmbeddingCache(cache_path, timeout_s=0) as other:
+        cache.get("a", "text", CountingEncoder())
+        armed[0] = True
+        with pytest.raises(KeyboardInterrupt), getattr(cache._store, kind)():
+            pass
+        assert not cache._store._database._own_handle().connection.in_transaction  # type: ignore[attr-defined]
+        other.get("b", "more", CountingEncoder())
+        cache.get("c", "else", CountingEncoder())
+        assert (len(other), other.verify()) == (3, [])
 
 
 def test_a_file_locked_for_good_cannot_be_read_either_and_says_so(cache: EmbeddingCache) -> None:
@@ -419,3 +449,47 @@ def test_a_block_goes_on_where_an_error_inside_it_was_met_with(cache: EmbeddingC
         assert connection.in_transaction
         cache.get("b", "text", encoder)
     assert sorted(cache.matrix("fake")[0]) == ["a", "b"]
+
+
+# --- claims ---------------------------------------------------------------------------------
+
+PLACE = ("embeddings.db", ModelIdentity("fake"))
+
+
+class InterruptedKeys(list[bytes]):
+    """Interrupts whoever goes through it for the first time, after the first key."""
+
+    is_armed = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self[0]
+        if self.is_armed:
+            self.is_armed = False
+            raise KeyboardInterrupt
+        yield from self[1:]
+
+
+def claimed_by_another_thread(keys: list[bytes]) -> list[int]:
+    def claim() -> list[int]:
+        with claims.claim(*PLACE, keys) as claimed:
+            return claimed.mine
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(claim).result()
+
+
+def test_an_interrupt_while_texts_are_claimed_leaves_no_claim() -> None:
+    keys = InterruptedKeys([b"a", b"b"])
+    with pytest.raises(KeyboardInterrupt), claims.claim(*PLACE, keys):
+        pass
+    assert claims._owners == {}
+
+
+def test_a_claim_that_was_left_behind_is_taken_over() -> None:
+    with claims.claim(*PLACE, [b"a"]):
+        assert claimed_by_another_thread([b"a", b"b"]) == [1]
+        (owner,) = {id(owner): owner for of_file in claims._owners.values() for owner in of_file.values()}.values()
+        owner.under_way.release()  # as where an interrupt came before the claim was taken back
+        assert claimed_by_another_thread([b"a", b"b"]) == [0, 1]
+        owner.under_way.acquire()
+    assert claims._owners == {}

@@ -396,17 +396,17 @@ def test_no_search_waits_for_another_one_inside_a_transaction(
 ) -> None:
     """A fork would wait for it, and it for one that the fork keeps from beginning a transaction."""
     index.add([document("a", "A")], vectors("A"))
-    original, depths, left = LoadedCollection._lock, list[int](), iter(range(n_writes))
+    original, are_inside, left = LoadedCollection._lock, list[bool](), iter(range(n_writes))
 
     def lock(self: LoadedCollection) -> threading.Lock:
-        depths.append(getattr(forks._mine, "n", 0))
+        are_inside.append(forks.transaction()._is_owned())
         return original(self)
 
     keep = DocumentMatrix.keep
 
     def keep_later(self: DocumentMatrix, text_ids: Any) -> DocumentMatrix:
         """Somebody writes while this is read: what was read is of an earlier state."""
-        if (number := next(left, None)) is not None and not getattr(forks._mine, "n", 0):
+        if (number := next(left, None)) is not None and not forks.transaction()._is_owned():
             with contextlib.closing(open_store(cache_path)) as other:
                 ExactIndex(other, "documents", IDENTITY).add([document(f"new {number}")], vectors("text"))
         return keep(self, text_ids)
@@ -415,8 +415,8 @@ def test_no_search_waits_for_another_one_inside_a_transaction(
     monkeypatch.setattr(DocumentMatrix, "keep", keep_later)
     hits = index.query(vectors("q")[0], 100)
     assert len(hits) == index.count()
-    assert len(depths) == min(n_writes + 1, 4)
-    assert set(depths) == {0}
+    assert len(are_inside) == min(n_writes + 1, 4)
+    assert set(are_inside) == {False}
 
 
 def test_a_search_that_finds_everything_as_it_was_waits_for_no_other(index: ExactIndex) -> None:

@@ -29,8 +29,10 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     CommittedError
         All was written, and then something failed; for `confirmed`.
     """
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        # Inside: whoever interrupts the wait for another process's lock is heard when the lock is there
+        # (tests/test_connection.py::test_an_interrupt_while_waiting_for_a_lock_leaves_no_transaction).
+        connection.execute("BEGIN IMMEDIATE")
         yield
         try:
             connection.execute("COMMIT")

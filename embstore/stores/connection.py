@@ -63,14 +63,14 @@ class Database:
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._registering = threading.Lock()
         self._closed = False
-        with _preparing, forks.Transaction(), self.errors():
+        with _preparing, forks.transaction(), self.errors():
             self.read_only = opening.prepare(self._path, timeout_s)
         _databases.add(self)
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[_Handle]:
         """Lend this thread's connection, opened on first use; neither a fork nor `close` comes in between."""
-        with self.errors(), forks.Transaction():  # opening takes a lock of SQLite's too
+        with self.errors(), forks.transaction():  # opening takes a lock of SQLite's too
             handle = self._own_handle()
             with handle.lock:
                 if self._closed:
@@ -114,8 +114,8 @@ class Database:
             if connection.in_transaction:
                 yield connection
                 return
-            connection.execute("BEGIN")
             try:
+                connection.execute("BEGIN")  # inside: an interrupt comes when it has been done
                 yield connection
             finally:
                 connection.rollback()
@@ -123,7 +123,7 @@ class Database:
     def fetch(self, statement: str, values: Sequence[object]) -> list[Any]:
         """Give the rows of one statement: what a `reading` of it gives, for a quarter of what that costs."""
         try:
-            with forks.Transaction():
+            with forks.transaction():
                 handle = self._own_handle()
                 with handle.lock:
                     if self._closed:

@@ -54,7 +54,7 @@ def backup(
     with _errors(database, destination):
         part = _create_part(destination)
         try:
-            with forks.Transaction():  # a child would inherit the locks on the source
+            with forks.transaction():  # a child would inherit the locks on the source
                 _copy_file(database, part, on_progress)
             with closing(opening.connect(part, "ro&immutable=1", 0)) as connection:  # takes no locks
                 problems = verify.problems(connection)

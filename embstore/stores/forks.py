@@ -3,63 +3,70 @@
 A forked child inherits SQLite's table of the locks that its parent held at that moment, and never hears of their
 release: every write of the child would fail
 (tests/test_processes.py::test_a_child_forked_while_another_thread_reads_can_write).
+
+Each thread holds a lock of its own while it is in a transaction, and a fork takes the locks of all others. These are
+locks of C: an interrupt comes before or after their `with` takes or releases them, and so leaves none behind, which
+the `__exit__` of a class, a Condition's too, cannot promise (tests/faults/test_interrupts.py).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
+import weakref
+from typing import Any
 
 # A transaction waits for another process's lock this long by default; a fork does not wait longer than that.
 PATIENCE_S = 30.0
 
-_idle = threading.Condition()
-_n_active = 0
-_n_forking = 0
+_registering = threading.Lock()  # held while a fork is under way
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()  # of all threads
 _mine = threading.local()
+_is_forking = False
 
 
-class Transaction:
-    """Counts the transaction of a block, and lets none begin while a fork is under way."""
+def transaction() -> Any:
+    """Give the lock that this thread holds, by `with`, for as long as a transaction lasts; none begins in a fork."""
+    lock = getattr(_mine, "lock", None)
+    if lock is None:
+        lock = threading.RLock()
+        with _registering:
+            _locks.add(lock)
+        _mine.lock = lock
+    elif _is_forking and not lock._is_owned():
+        with _registering:  # a thread that took its lock again at once could keep a fork waiting for ever
+            pass
+    return lock
 
-    __slots__ = ()
 
-    def __enter__(self) -> None:
-        global _n_active
-        depth = getattr(_mine, "n", 0)
-        with _idle:
-            if _n_forking and not depth:  # one inside another must go on, or the fork would wait for it
-                _idle.wait_for(lambda: not _n_forking)
-            _n_active += 1
-        _mine.n = depth + 1
-
-    def __exit__(self, *_: object) -> None:
-        global _n_active
-        _mine.n -= 1
-        with _idle:
-            _n_active -= 1
-            if _n_forking:
-                _idle.notify_all()
+def _others() -> list[Any]:
+    mine = getattr(_mine, "lock", None)
+    return [lock for lock in _locks if lock is not mine]
 
 
 def _before() -> None:
-    global _n_forking
-    _idle.acquire()
-    _n_forking += 1
-    _idle.wait_for(lambda: _n_active <= getattr(_mine, "n", 0), timeout=PATIENCE_S)
+    global _is_forking
+    _registering.acquire()
+    _is_forking = True
+    deadline = time.monotonic() + PATIENCE_S
+    for lock in _others():
+        lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _after_in_parent() -> None:
-    global _n_forking
-    _n_forking -= 1
-    _idle.notify_all()
-    _idle.release()
+    global _is_forking
+    for lock in _others():
+        if lock._is_owned():
+            lock.release()
+    _is_forking = False
+    _registering.release()
 
 
 def _after_in_child() -> None:
-    global _idle, _n_active, _n_forking
-    _idle = threading.Condition()
-    _n_active, _n_forking = getattr(_mine, "n", 0), 0
+    global _is_forking, _registering, _locks
+    _registering, _is_forking = threading.Lock(), False
+    _locks = weakref.WeakSet([_mine.lock] if hasattr(_mine, "lock") else [])
 
 
 if hasattr(os, "register_at_fork"):
