@@ -419,6 +419,16 @@ def test_a_journal_in_which_nothing_was_yet_is_taken_away(made: Path, tmp_path: 
     assert dump(made) == before
 
 
+def test_a_journal_that_cannot_be_taken_away_prevents_no_reading(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(connection: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    made.with_name(f"{made.name}-journal").write_bytes(bytes(512))
+    monkeypatch.setattr(opening, "immediate", full)
+    with EmbeddingCache(made) as cache:
+        assert len(cache) == 3
+
+
 def test_the_journal_of_somebody_who_writes_is_left_alone_and_not_waited_for(made: Path) -> None:
     journal = made.with_name(f"{made.name}-journal")
     with EmbeddingCache(made) as writer, writer.store.writing():

@@ -23,10 +23,10 @@ from embstore.errors import (
     UnsafeStoreError,
 )
 from embstore.stores import schema
-from embstore.stores.committing import confirmed, immediate
+from embstore.stores.committing import CommittedError, confirmed, immediate
 from embstore.stores.companions import check_companions
 from embstore.stores.filesystem import network_filesystem
-from embstore.stores.sqlite_errors import BUSY, ERROR, READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
+from embstore.stores.sqlite_errors import ERROR, READONLY_RECOVERY, READONLY_ROLLBACK, result_code, sqlite3
 from embstore.stores.tables import CACHE_KIB, LONGEST_VALUE_BYTES
 
 PAGE_SIZE = 65536
@@ -174,15 +174,15 @@ def _clear_away(path: Path) -> None:
     journal = path.with_name(f"{path.name}-journal")
     if not journal.exists():
         return
-    with contextlib.closing(connect(path, "rw", 0)) as connection:
-        try:
-            with immediate(connection):
-                if journal.exists():
-                    # Written as it is: a transaction that writes nothing has no journal, and removes none.
-                    connection.execute(f"PRAGMA user_version = {schema.user_version(connection)}")
-        except sqlite3.OperationalError as error:
-            if (result_code(error) or 0) & 0xFF != BUSY:
-                raise
+    # A full disk, or somebody who writes, is no reason not to open the file.
+    with (
+        contextlib.suppress(sqlite3.OperationalError, CommittedError),
+        contextlib.closing(connect(path, "rw", 0)) as connection,
+        immediate(connection),
+    ):
+        if journal.exists():
+            # Written as it is: a transaction that writes nothing has no journal, and removes none.
+            connection.execute(f"PRAGMA user_version = {schema.user_version(connection)}")
 
 
 def _torn_application_id(path: Path) -> int:
