@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +19,8 @@ import numpy as np
 from embstore import EmbeddingCache, UnknownModelError
 from embstore.canary import CANARY_TEXT
 from embstore.codec import Vectors
+from embstore.errors import StoreError
+from embstore.stores import opening
 from tests.faults.tally import Tally
 
 N_ROWS = 16
@@ -88,6 +90,18 @@ def write(acknowledge: Connection, path: Path, first: int) -> None:
 def counter(*names: str) -> Counter[str]:
     """Counts that begin at 0, in this order."""
     return Counter(dict.fromkeys(("rounds", *names, "problems", "files_beside", "journals_left"), 0))
+
+
+def write_until_it_fails(acknowledge: Connection, path: Path, first: int) -> None:
+    """Do the same where every write begins to fail."""
+    with suppress(StoreError):
+        write(acknowledge, path, first)
+
+
+def write_unsynced(acknowledge: Connection, path: Path, first: int) -> None:
+    """Do the same without waiting for the disk, as the cache never does: what a power loss then takes is a control."""
+    opening.PER_CONNECTION = tuple(pragma.replace("EXTRA", "OFF") for pragma in opening.PER_CONNECTION)
+    write_until_it_fails(acknowledge, path, first)
 
 
 @contextmanager
