@@ -19,6 +19,7 @@ from sqlite3 import Connection
 from embstore.errors import StoreError, StoreFullError, StorePathError
 from embstore.stores import forks, opening, verify
 from embstore.stores.base import Problem
+from embstore.stores.companions import SUFFIXES
 from embstore.stores.connection import Database
 from embstore.stores.sqlite_errors import BUSY, LOCKED, busy, is_about_room, sqlite3, translated
 
@@ -26,8 +27,6 @@ STEP_BYTES = 16 * 2**20
 
 # Attempts that let the file go between steps, before the one that holds it.
 LOOSE_ATTEMPTS = 2
-
-BESIDE_A_DATABASE = ("-journal", "-wal", "-shm")
 
 OnProgress = Callable[[int, int], object]
 """Called with the number of pages that are copied, and of all."""
@@ -74,7 +73,7 @@ def _checked_destination(path: str | Path, source: Path, *, allow_network_filesy
             path=str(destination),
         )
     # A journal is played back into whatever database has its name.
-    beside = [destination.with_name(destination.name + suffix) for suffix in BESIDE_A_DATABASE]
+    beside = [destination.with_name(destination.name + suffix) for suffix in SUFFIXES]
     left = [str(file) for file in beside if os.path.lexists(file)]
     if left:
         raise StorePathError(
@@ -83,7 +82,7 @@ def _checked_destination(path: str | Path, source: Path, *, allow_network_filesy
             path=str(destination),
         )
     real_source = source.resolve()
-    if destination.resolve() in [real_source.with_name(real_source.name + suffix) for suffix in BESIDE_A_DATABASE]:
+    if destination.resolve() in [real_source.with_name(real_source.name + suffix) for suffix in SUFFIXES]:
         raise StorePathError(
             f"{str(destination)!r} is the name of a file that SQLite lays beside the source; give another path",
             path=str(destination),
