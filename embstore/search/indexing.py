@@ -73,7 +73,7 @@ def index_documents(
         ):
             for n_unchanged, plan in _plans(given, index):
                 execution.note({"unchanged": n_unchanged})
-                execution.execute(plan, at_once=given.n_documents is not None and given.n_documents <= WINDOW)
+                execution.carry_out(plan, at_once=given.n_documents is not None and given.n_documents <= WINDOW)
     except BaseException as error:
         error.add_note(
             f"{_n_documents(counts):,} documents were indexed before this; the same call again does the rest"
@@ -143,7 +143,7 @@ class _Execution:
         self._writer = Background()
         self._written: list[Mapping[str, int]] = []  # and not counted yet
 
-    def execute(self, plan: Plan, *, at_once: bool) -> None:
+    def carry_out(self, plan: Plan, *, at_once: bool) -> None:
         """Encode what a plan needs, and write it in the background, or, where nothing is left to do meanwhile, now."""
         if not len(plan):
             return

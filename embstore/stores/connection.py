@@ -187,7 +187,7 @@ class Database:
         with self.writing():
             pass  # a file that can only be read, or is locked, says so
         with self._using() as handle:
-            handle.connection.execute(f"PRAGMA page_size = {page_size}")
+            handle.connection.execute(f"PRAGMA page_size = {int(page_size)}")
             handle.connection.execute("VACUUM")
 
     def close(self) -> None:

@@ -182,7 +182,7 @@ def _clear_away(path: Path) -> None:
     ):
         if journal.exists():
             # Written as it is: a transaction that writes nothing has no journal, and removes none.
-            connection.execute(f"PRAGMA user_version = {schema.user_version(connection)}")
+            connection.execute(f"PRAGMA user_version = {int(schema.user_version(connection))}")
 
 
 def _torn_application_id(path: Path) -> int:

@@ -204,7 +204,7 @@ def _rows(
 def _make_room(connection: Connection) -> None:
     """Let the connection keep the whole index on hashes in memory, however large it has become."""
     kib = CACHE_KIB + last_id(connection) * _INDEX_BYTES_A_ROW // 1024
-    connection.execute(CACHE_SIZE.format(kib=kib))
+    connection.execute(CACHE_SIZE.format(kib=int(kib)))
 
 
 def delete_unused(connection: Connection, vector_ids: Sequence[int]) -> int:

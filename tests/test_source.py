@@ -1,0 +1,160 @@
+"""What no module does: run code or SQL that is a value."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.statements import Statements
+
+ROOT = Path(__file__).parents[1]
+
+# Modules that build objects out of bytes, or run them.
+UNSAFE_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "yaml",
+    "runpy",
+    "code",
+}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "execfile", "system", "popen"}
+
+# Chroma keeps one pickle, and `find_fault` reads it with an Unpickler that finds no class; see the test of it below.
+PICKLE_OF_CHROMA = "embstore.search.hnsw_files"
+
+# Chroma's own database says which folder is which collection's.
+SQL_OF_CHROMA = "embstore.search.probe"
+
+# An index that somebody has added to our table is made anew, as the schema has it: the migration has no other words
+# for it. A file in which one holds an expression was refused before: tests/test_opening.py, "a partial index".
+ADDED_INDEXES = "migrations.migrations._make_models_anew"
+
+
+def sources() -> dict[str, str]:
+    files = [*(ROOT / "embstore").rglob("*.py"), *(ROOT / "migrations").rglob("*.py")]
+    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
+    return {names[file]: file.read_text(encoding="utf-8") for file in files}
+
+
+def unsafe(name: str, source: str) -> list[str]:
+    """What a module does that could run what is in a file."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            of = node.module if isinstance(node, ast.ImportFrom) else ""
+            for module in [of] if of else [alias.name for alias in node.names]:
+                if (module or "").partition(".")[0] in UNSAFE_MODULES:
+                    found.append(f"{name}: import {module}")
+        elif isinstance(node, ast.Call):
+            is_method_of_ours = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in ("re", "self")
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in UNSAFE_CALLS and not is_method_of_ours:
+                found.append(f"{name}: {called}()")
+            for keyword in node.keywords:
+                is_false = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                if keyword.arg in ("allow_pickle", "shell", "trust_remote_code") and not is_false:
+                    found.append(f"{name}: {keyword.arg}")
+            if ast.unparse(node.func) in ("np.load", "numpy.load", "torch.load"):
+                found.append(f"{name}: {ast.unparse(node.func)}()")
+    return found
+
+
+def test_nothing_of_a_file_is_run() -> None:
+    found = [what for name, source in sources().items() for what in unsafe(name, source)]
+    assert found == [f"{PICKLE_OF_CHROMA}: import pickle"]
+
+
+def test_the_one_pickle_that_is_read_can_name_nothing() -> None:
+    tree = ast.parse(sources()[PICKLE_OF_CHROMA])
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"]
+    assert [use.attr for use in uses] == ["Unpickler"]
+    (plain,) = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and uses[0] in node.bases]
+    (find_class,) = plain.body[1:]
+    assert isinstance(find_class, ast.FunctionDef)
+    assert (find_class.name, [type(line) for line in find_class.body]) == ("find_class", [ast.Raise])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from marshal import loads", "import yaml.loader", "eval(text)", "builtins.exec(text)"),
+        *(
+            "os.system(text)",
+            "__import__(text)",
+            "np.load(file, allow_pickle=flag)",
+            "subprocess.run(text, shell=True)",
+        ),
+        *("torch.load(file)", "compile(text, '', 'exec')", "load(name, trust_remote_code=True)"),
+    ],
+)
+def test_what_would_run_a_file_is_found(line: str) -> None:
+    assert unsafe("module", line)
+
+
+def test_every_statement_is_written_down() -> None:
+    assert Statements(sources()).values() == [ADDED_INDEXES]
+
+
+def test_sql_stands_in_the_stores_and_the_migrations() -> None:
+    assert Statements(sources()).outside("embstore.stores", "migrations") == [SQL_OF_CHROMA]
+
+
+WRITTEN = [
+    "connection.execute('SELECT 1')",
+    "connection.execute(FIND, (name,))",
+    "connection.execute(FIND.format(places=places(keys)), keys)",
+    "connection.execute(f'PRAGMA page_size = {int(value)}')",
+    "connection.execute(FIND if value else 'SELECT 2')",
+    "for sql in ('BEGIN', FIND):\n        connection.execute(sql)",
+    "sql = FIND\n    connection.execute(sql)",
+    "run(connection, FIND)",
+]
+VALUES = [
+    "connection.execute(value)",
+    "connection.execute('SELECT ' + value)",
+    "connection.execute(f'SELECT {value}')",
+    "connection.execute('SELECT %s' % value)",
+    "connection.execute('SELECT {x}'.format(x=value))",
+    "connection.execute(FIND.format(places=value))",
+    "connection.execute(FIND.format(**value))",
+    "connection.executescript(value)",
+    "connection.executemany(value, [])",
+    "connection.execute(FIND if value else value)",
+    "for sql in value:\n        connection.execute(sql)",
+    "for sql in (FIND, *value):\n        connection.execute(sql)",
+    "sql = FIND\n    sql += value\n    connection.execute(sql)",
+    "sql, _ = value\n    connection.execute(sql)",
+    "(sql := value)\n    connection.execute(sql)",
+    "run(connection, value)",
+    "run(connection, sql=value)",
+    "CHANGED = value\n    connection.execute(CHANGED)",
+]
+PROGRAM = """
+FIND = "SELECT {{places}}"
+CHANGED = "SELECT 1"
+
+def run(connection, sql):
+    connection.execute(sql)
+
+def test(connection, name, keys):
+    value = input()
+    {line}
+"""
+
+
+@pytest.mark.parametrize("line", WRITTEN)
+def test_what_is_written_down_is_told(line: str) -> None:
+    assert Statements({"m": PROGRAM.format(line=line)}).values() == []
+
+
+@pytest.mark.parametrize("line", VALUES)
+def test_a_value_that_is_run_is_found(line: str) -> None:
+    assert Statements({"m": PROGRAM.format(line=line)}).values() == ["m.test"]
