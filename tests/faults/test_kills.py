@@ -45,6 +45,7 @@ def test_what_was_acknowledged_stays_when_its_writer_is_killed(
             history.check(acknowledged)
         tell(tally, "killed while writing", history.counts, is_whole=is_whole)
         assert history.counts["acknowledged_batches"] > 0
+        assert history.counts["journals_left"] > 0
 
 
 MANY = [f"document {i}" for i in range(2_000)]
@@ -75,8 +76,8 @@ def many(tmp_path: Path) -> Path:
 def test_a_process_that_is_killed_while_it_rolls_back_leaves_the_rest_to_the_next(
     many: Path, tally: Tally, rounds: Rounds, is_whole: bool
 ) -> None:
-    counts, rng = counter("changed_rows"), random.Random(0)
-    counts["killed_while_rolling_back"] = 0
+    counts = counter("journals_left", "killed_while_rolling_back", "changed_rows")
+    rng = random.Random(0)
     for i in range(rounds(12, 200)):
         counts["rounds"] += 1
         written = written_at(many)
@@ -102,10 +103,10 @@ def test_a_process_that_is_killed_while_it_rolls_back_leaves_the_rest_to_the_nex
 def test_a_process_that_is_killed_while_it_compacts_changes_nothing(
     many: Path, tally: Tally, rounds: Rounds, is_whole: bool
 ) -> None:
-    counts, rng = counter("changed_rows"), random.Random(1)
+    counts, rng = counter("journals_left", "changed_rows"), random.Random(1)
     for i in range(rounds(14, 100)):
         counts["rounds"] += 1
-        with Victim(jobs.compact, many, 2_000) as compacting:
+        with Victim(jobs.compact, many, 1_000) as compacting:
             compacting.wait_for(1)
             wait_for(many, MOMENTS[i % 4], rng, 0.05)
             compacting.kill()
@@ -114,6 +115,35 @@ def test_a_process_that_is_killed_while_it_compacts_changes_nothing(
             counts["changed_rows"] += count_changed(cache)
             assert {model.model_name for model in cache.models()} <= {"many", "forgotten"}
     tell(tally, "killed while compacting", counts, is_whole=is_whole)
+    assert counts["journals_left"] > 0
+
+
+def test_a_process_that_is_killed_while_it_backs_up_leaves_whole_copies_only(
+    many: Path, tmp_path: Path, tally: Tally, rounds: Rounds, is_whole: bool
+) -> None:
+    counts, rng = counter("copies", "copies_begun", "changed_rows"), random.Random(2)
+    for i in range(rounds(8, 100)):
+        counts["rounds"] += 1
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        with Victim(jobs.backup, many, folder) as copying:
+            copying.wait_for(1)
+            time.sleep(rng.uniform(0, 0.1))
+            n_copied = len(copying.kill())
+        parts = set(folder.glob("*.part"))
+        counts["copies_begun"] += len(parts)
+        copies = sorted(set(folder.iterdir()) - parts)
+        assert len(copies) in (n_copied, n_copied + 1)
+        for part in parts:
+            part.unlink()
+        for path in (many, *copies):
+            with EmbeddingCache(path) as cache:
+                counts["changed_rows"] += count_changed(cache)
+                counts["problems"] += len(cache.verify())
+        counts["copies"] += len(copies)
+        counts["files_beside"] += len(set(folder.iterdir()) - set(copies)) + len(list(many.parent.iterdir())) - 1
+    tell(tally, "killed while backing up", counts, is_whole=is_whole)
+    assert counts["copies_begun"] > 0
 
 
 INSERT_MODEL = """
@@ -156,7 +186,7 @@ def rows_of_torn(path: Path, folder: Path) -> dict[str, list[Row]]:
 def test_a_process_that_is_killed_while_it_migrates_leaves_the_old_version_or_the_new(
     version: int, tmp_path: Path, tally: Tally, rounds: Rounds, is_whole: bool
 ) -> None:
-    counts, rng = counter("changed_rows"), random.Random(version)
+    counts, rng = counter("journals_left", "changed_rows"), random.Random(version)
     old = file_of_version(version, tmp_path)
     new = shutil.copyfile(old, tmp_path / "new.db")
     EmbeddingCache(new).close()
@@ -175,3 +205,4 @@ def test_a_process_that_is_killed_while_it_migrates_leaves_the_old_version_or_th
         with opened(path, counts):
             counts["changed_rows"] += own_rows(path) != of_new
     tell(tally, "killed while migrating", counts, is_whole=is_whole)
+    assert counts["journals_left"] > 0

@@ -53,6 +53,12 @@ class Victim:
         """Wait until it has acknowledged n things more."""
         self.acknowledged += [self._pipe.recv() for _ in range(n)]
 
+    def so_far(self) -> list[Any]:
+        """Give all that it has acknowledged until now."""
+        while self._pipe.poll():
+            self.wait_for(1)
+        return list(self.acknowledged)
+
     def kill(self) -> list[Any]:
         """Kill it, and give all that it has acknowledged."""
         self.process.kill()
