@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UnsafeStoreError,
     )
     from embstore.identity import ModelIdentity, content_hash
+    from embstore.repairing import RepairReport, repair
     from embstore.search import (
         CachedSemanticSearchEngine,
         IndexPlan,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from embstore.stored import StoredEmbeddings, cache_stats
     from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
+    from embstore.stores.salvage import LostRow
 
 __version__ = "0.1.0"
 
@@ -73,6 +75,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidTypeError",
     "LibraryLockedError",
+    "LostRow",
     "MissingExtraError",
     "ModelChangedError",
     "ModelExistsError",
@@ -88,6 +91,7 @@ __all__ = [
     "PruneReport",
     "ReadOnlyError",
     "ReconcileReport",
+    "RepairReport",
     "SearchHit",
     "SearchIndexError",
     "SemanticSearchEngine",
@@ -105,6 +109,7 @@ __all__ = [
     "UnsafeStoreError",
     "cache_stats",
     "content_hash",
+    "repair",
 ]
 
 # Each name is loaded with its module when it is first asked for, so that importing embstore costs next to nothing.
@@ -148,6 +153,7 @@ __getattr__ = loader(
             "UnsafeStoreError",
         ],
         "embstore.identity": ["ModelIdentity", "content_hash"],
+        "embstore.repairing": ["RepairReport", "repair"],
         "embstore.search": [
             "CachedSemanticSearchEngine",
             "IndexPlan",
@@ -158,5 +164,6 @@ __getattr__ = loader(
         ],
         "embstore.stored": ["StoredEmbeddings", "cache_stats"],
         "embstore.stores.base": ["DocumentInfo", "ModelInfo", "Problem", "PruneReport", "Stats"],
+        "embstore.stores.salvage": ["LostRow"],
     },
 )

@@ -57,7 +57,7 @@ def backup(
                 _copy_file(database, part, on_progress)
             with closing(opening.connect(part, "ro&immutable=1", 0)) as connection:  # takes no locks
                 problems = verify.problems(connection)
-            _put_in_place(part, destination)
+            put_in_place(part, destination)
         finally:
             part.unlink(missing_ok=True)
     return problems
@@ -110,7 +110,7 @@ def _copy_file(database: Database, part: Path, on_progress: OnProgress) -> None:
         closing(opening.connect(Path(database.path), mode, database.timeout_s)) as source,
         closing(opening.connect(part, "rw", 0)) as target,
     ):
-        target.execute("PRAGMA synchronous = OFF")  # `_put_in_place` does that once
+        target.execute("PRAGMA synchronous = OFF")  # `put_in_place` does that once
         target.execute("PRAGMA journal_mode = MEMORY")
         _copy_pages(database, source, target, on_progress)
     with closing(opening.connect(part, "rw", 0)) as target:
@@ -152,7 +152,7 @@ def _watch(database: Database, on_progress: OnProgress) -> Callable[[int, int, i
     return watch
 
 
-def _put_in_place(part: Path, destination: Path) -> None:
+def put_in_place(part: Path, destination: Path) -> None:
     """Give a file that is whole its name, where nothing has that by now, and have the disk keep both."""
     descriptor = os.open(part, os.O_RDWR)
     try:

@@ -74,6 +74,11 @@ def can_be_read(connection: Connection) -> bool:
     return True
 
 
+def is_sound(row: tuple[int, int, int, float, int]) -> bool:
+    """Tell whether a row (model_id, n_texts, n_chars, seconds, checksum) is what was written."""
+    return _checksum(row[0], row[1:4]) == row[4]
+
+
 def add(connection: Connection, model_id: int, n_texts: int, n_chars: int, seconds: float) -> None:
     """Add to the totals of a model; damaged ones begin anew."""
     texts, chars, before_s = find(connection, model_id) or (0, 0, 0.0)

@@ -128,6 +128,13 @@ def update(connection: Connection, model: StoredModel) -> None:
     connection.execute(UPDATE, (*fields, checksum(model), model.model_id))
 
 
+def row(model: StoredModel) -> tuple[Any, ...]:
+    """Give the columns of a model without a canary, in the order of COLUMNS."""
+    identity = model.identity
+    fields = (identity.model_name, identity.settings_json, model.dim, model.dtype)
+    return (model.model_id, *fields, None, model.created_at, checksum(model))
+
+
 def delete(connection: Connection, model_id: int) -> None:
     """Remove a model of which nothing is stored any more."""
     connection.execute(DELETE, (model_id,))
