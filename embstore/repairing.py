@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embstore.errors import DamagedStoreError, StoreBusyError, StoreError, StorePathError
-from embstore.stores.copying import BESIDE_A_DATABASE, put_in_place
+from embstore.stores.companions import SUFFIXES
+from embstore.stores.copying import put_in_place
 from embstore.stores.opening import checked_path, connect
 from embstore.stores.pages import Pages
 from embstore.stores.salvage import LostRow, Salvage
@@ -128,7 +129,7 @@ def repair(damaged: str | Path, repaired: str | Path) -> RepairReport:
 
 
 def _check_free(target: Path) -> None:
-    for suffix in ("", *BESIDE_A_DATABASE):  # a journal would be played back into the new file
+    for suffix in ("", *SUFFIXES):  # a journal would be played back into the new file
         file = target.with_name(target.name + suffix)
         if os.path.lexists(file):
             raise StorePathError(f"{str(file)!r} is there already; give a path where nothing is", path=str(target))

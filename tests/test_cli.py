@@ -561,6 +561,39 @@ def test_verify_names_damaged_rows(run: Run, database: str) -> None:
     assert run("verify", database, exit_code=1).stdout.startswith("vectors ")
 
 
+def test_verify_names_the_cure(run: Run, database: str) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE vectors SET checksum = 0 WHERE vector_id = 2")
+    connection.close()
+    assert f"embstore repair {database} -o NEW" in run("verify", database, exit_code=1).stderr
+
+
+def test_repair_saves_what_is_undamaged_and_names_the_rest(run: Run, database: str, here: Path) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE vectors SET checksum = 0 WHERE vector_id = 2")
+        (doc_id,) = connection.execute("SELECT doc_id FROM documents WHERE vector_id = 2").fetchone()
+    connection.close()
+    lines = run("repair", database, "-o", "new.db", exit_code=1).stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:-1]] == [["lost:", "vectors"], ["lost:", "documents"]]
+    assert f"doc_id {doc_id!r}" in lines[1]
+    assert lines[-1] == f"{here / 'new.db'}: 2 vectors, 2 documents, 0 texts kept; lost: 1 vectors, 1 documents"
+    assert run("verify", "new.db").stdout == "no problems in 2 documents\n"
+    told = json.loads(run("repair", "new.db", "-o", "newer.db", "--json").stdout)
+    assert (told["n_vectors"], told["lost"], told["n_lost"], told["ok"]) == (2, [], {}, True)
+    assert "is there already" in run("repair", database, "-o", "new.db", exit_code=3).stderr
+
+
+def test_repair_tells_what_it_cannot_know(run: Run, database: str) -> None:
+    data = bytearray(Path(database).read_bytes())
+    data[:512] = bytes(512)
+    Path("ruin.db").write_bytes(data)
+    assert "some of it may be back" in run("repair", "ruin.db", "-o", "new.db").stdout
+    Path("short.db").write_bytes(Path(database).read_bytes()[:-65536])
+    assert "1 page of the file" in run("repair", "short.db", "-o", "newer.db", exit_code=1).stdout
+
+
 def test_a_search_that_finds_nothing(run: Run) -> None:
     run("index", "library", write_jsonl("none.jsonl"), "--model", "fake")
     assert run("search", "library", "cat", "--model", "fake", exit_code=1).stdout == ""

@@ -2,6 +2,7 @@
 
 from embstore.cli.commands import main
 from embstore.cli.conversion import convert  # which adds itself to the group
+from embstore.cli.repairing import repair  # likewise
 from embstore.cli.upkeep import backup, compact  # likewise
 
-__all__ = ["backup", "compact", "convert", "main"]
+__all__ = ["backup", "compact", "convert", "main", "repair"]

@@ -249,7 +249,7 @@ def ls(path: Path, limit: int | None, model: str | None, collection: str | None,
 def verify(path: Path, as_json: bool) -> None:
     """Check every row stored in PATH.
 
-    PATH is a library or a database file. What is damaged is named, a line each.
+    PATH is a library or a database file. What is damaged is named, a line each; `embstore repair` saves the rest.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
         problems = cache.verify()
@@ -259,6 +259,7 @@ def verify(path: Path, as_json: bool) -> None:
     else:
         click.echo("\n".join(printable(str(problem)) for problem in problems) or summary)
     if problems:
+        click.echo(f"embstore: to save the rest in a new file: embstore repair {path} -o NEW", err=True)
         click.get_current_context().exit(EXIT_NO)
 
 

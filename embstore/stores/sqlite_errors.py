@@ -88,11 +88,16 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
     if is_about_room(error):
         return StoreFullError(f"no room to write {path!r} ({error}); free some, nothing was changed", path=path)
     if primary == NOTADB:
-        return NotAStoreError(f"{path!r} is not an SQLite database; it was left as it is", path=path)
+        return NotAStoreError(
+            f"{path!r} is not an SQLite database; it was left as it is. If it was one, repair() saves its rows",
+            path=path,
+        )
     if primary == CANTOPEN:
         return StorePathError(f"{path!r} cannot be opened ({error}); check its folder and permissions", path=path)
     if primary in (CORRUPT, TOOBIG, CONSTRAINT, None) or code == IOERR_SHORT_READ:
-        return DamagedStoreError(f"{path!r} is damaged ({error}); verify() lists what is lost", path=path)
+        return DamagedStoreError(
+            f"{path!r} is damaged ({error}); verify() lists what is lost, repair() saves the rest", path=path
+        )
     if primary == IOERR:
         return StoreError(
             f"{path!r}: the operating system failed to do what was asked of it ({error}); nothing was changed, "

@@ -2,8 +2,9 @@
 
     python -m tests.faults.damage_reader N FILE PAGE_SIZE SCRATCH
 
-Each line of its input is `kind seed` in JSON; it answers with what was `told`, how many rows were `lost`, and the
-promises that were `broken`, of which there should be none. It writes to no file but SCRATCH.
+Each line of its input is `[kind, seed, whether to repair it]` in JSON; it answers with what was `told`, how many rows
+were `lost`, and the promises that were `broken`, of which there should be none. It writes to no file but SCRATCH, and
+what begins with its name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from embstore.search.loading import LoadedCollection
 from embstore.stores.sqlite_errors import sqlite3
 from tests.faults.holdings import ENCODERS, NOTES, Holdings
 from tests.faults.injuries import injure
+from tests.faults.repair_check import Repairs
 from tests.files import connection
 
 LIVE = ("models", "vectors", "documents", "collections", "texts", "encodings")
@@ -54,7 +56,7 @@ class Examination:
             problems.append(f"refused: {error}")
         except Exception as error:
             told = False
-            self.broken.append(f"no error of ours: {error!r}")
+            self.broken.append(f"other: no error of ours: {error!r}")
         if not told:
             for what in (sorted(self.lost), self.failed, self.changed):
                 self.broken += [f"unseen: {one}" for one in what[:3]]
@@ -75,7 +77,7 @@ class Examination:
         except EmbstoreError as error:
             self.failed.append(f"{what}: {type(error).__name__}: {error}")
         except Exception as error:
-            self.broken.append(f"{what}: no error of ours: {error!r}")
+            self.broken.append(f"other: {what}: no error of ours: {error!r}")
 
     def ask(self, cache: EmbeddingCache) -> None:
         for model_name in ENCODERS:
@@ -111,7 +113,9 @@ class Examination:
                 f"wrong vector: {what} gave one that was not stored for {sorted(set(got) - set(expected))[0][0]!r}"
             )
         elif got != expected:
-            self.broken.append(f"{what}: {len(doc_ids)} documents of {sum(expected.values())}, and no error")
+            self.broken.append(
+                f"incomplete: {what} gave {len(doc_ids)} documents of {sum(expected.values())}, and no error"
+            )
 
     def matrix(self, cache: EmbeddingCache, model_name: str, collection: str | None) -> None:
         doc_ids, vectors = cache.matrix(model_name, collection=collection)
@@ -157,17 +161,17 @@ class Examination:
         found = cache.store.texts.find(NOTES, list(texts))
         self.lost |= {f"text of {doc_id!r}" for doc_id in texts if found.get(doc_id) is None}
         if any(text not in (None, texts[doc_id]) for doc_id, text in found.items()):
-            self.broken.append("texts: not what was stored")
+            self.broken.append("other: texts that were not stored")
 
     def index(self, cache: EmbeddingCache) -> None:
         """What an exact index searches."""
         collection = LoadedCollection(cache.store, NOTES, ModelIdentity("whole"))
         texts = [text for page in collection.pages() for text in page]
         if {text.doc_id: text for text in texts} != self.holdings.texts or len(texts) != len(self.holdings.texts):
-            self.broken.append("index: not the texts that were stored, and no error")
+            self.broken.append("incomplete: not the texts that were stored, and no error")
         with collection.matrix() as matrix:
             if sorted(matrix.doc_ids) != sorted(self.holdings.texts):
-                self.broken.append("index: not all documents, and no error")
+                self.broken.append("incomplete: the index has not all documents, and no error")
 
     def compare(self, path: Path) -> None:
         """Find rows that are no more as they were, by plain SQL."""
@@ -208,16 +212,20 @@ def tables_of(path: Path) -> dict[str, set[Any]]:
 
 def main(n: int, file: Path, page_size: int, scratch: Path) -> None:
     holdings, tables, sound = Holdings(n), tables_of(file), file.read_bytes()
+    repairs = Repairs(file, page_size)
     for line in sys.stdin:
-        kind, seed = json.loads(line)
+        kind, seed, is_repaired = json.loads(line)
         data = bytearray(sound)
         how = injure(data, page_size, kind, seed)
         for left in scratch.parent.glob(f"{scratch.name}*"):
             left.unlink()
         scratch.write_bytes(data)
-        scratch.chmod(0o600)
-        found = {"kind": kind, "seed": seed, "how": how, **Examination(holdings, tables).of(scratch)}
-        sys.stdout.write(json.dumps(found) + "\n")
+        repaired = {}
+        if is_repaired:
+            repaired = repairs.check(scratch, scratch.with_name(f"{scratch.name}-repaired"))
+        found = Examination(holdings, tables).of(scratch)
+        found["broken"] += repaired.pop("broken", [])
+        sys.stdout.write(json.dumps({"kind": kind, "seed": seed, "how": how, **found, **repaired}) + "\n")
         sys.stdout.flush()
 
 
