@@ -20,7 +20,7 @@ from embstore import (
     StorePathError,
     UnsafeStoreError,
 )
-from embstore.stores import copying, opening
+from embstore.stores import committing, copying, opening
 from embstore.stores.connection import Database
 from tests.fakes import CountingEncoder
 from tests.files import change, connection, define, dump, rows
@@ -364,3 +364,17 @@ def test_a_file_that_was_cut_off_cannot_be_backed_up(filled: EmbeddingCache, cop
         with pytest.raises(DamagedStoreError, match=r"cut\.db' is damaged"):
             cache.backup(copy)
     assert names(copy.parent) == ["cut.db"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows syncs no folders")
+def test_a_backup_whose_folder_cannot_be_synced_is_none(
+    cache: EmbeddingCache, tmp_path: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    cache.get("a", "text", encoder)
+    monkeypatch.setattr(committing, "sync_folder", refuse)
+    with pytest.raises(StorePathError, match="Input/output error"):
+        cache.backup(tmp_path / "backup.db")
+    assert [file.name for file in tmp_path.iterdir()] == [cache.path.name]

@@ -62,14 +62,25 @@ def confirmed(path: Path) -> Iterator[None]:
         if error is None or result_code(error) != IOERR_DIR_FSYNC:
             return
         try:
-            folder = os.open(path.parent, os.O_RDONLY)  # not the file itself, whose locks would be dropped
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(path.parent)  # not the file itself, whose locks would be dropped
         except OSError as failed:
             raise UnconfirmedWriteError(
                 f"{str(path)!r} was written, but its folder cannot be synced ({failed.strerror}): a power cut could "
                 f"undo the change. Check the disk, and write it again",
                 path=str(path),
             ) from failed
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlast a power cut; only where the system can open folders.
+
+    Raises
+    ------
+    OSError
+        They may not.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from embstore.errors import StoreError, StoreFullError, StorePathError
-from embstore.stores import forks, opening, verify
+from embstore.stores import committing, forks, opening, verify
 from embstore.stores.base import Problem
 from embstore.stores.companions import SUFFIXES
 from embstore.stores.connection import Database
@@ -27,6 +28,8 @@ STEP_BYTES = 16 * 2**20
 
 # Attempts that let the file go between steps, before the one that holds it.
 LOOSE_ATTEMPTS = 2
+
+_logger = logging.getLogger("embstore.stores")
 
 OnProgress = Callable[[int, int], object]
 """Called with the number of pages that are copied, and of all."""
@@ -49,7 +52,8 @@ def backup(
     """Copy a database to a new file, of one state of it, and check the copy; see `Store.backup`."""
     with database.reading():
         pass  # a closed cache says so
-    destination = _checked_destination(path, Path(database.path), allow_network_filesystem=allow_network_filesystem)
+    with opening.reachable(path):
+        destination = _checked_destination(path, Path(database.path), allow_network_filesystem=allow_network_filesystem)
     with _errors(database, destination):
         part = _create_part(destination)
         try:
@@ -59,7 +63,7 @@ def backup(
                 problems = verify.problems(connection)
             put_in_place(part, destination)
         finally:
-            part.unlink(missing_ok=True)
+            _remove(part)
     return problems
 
 
@@ -100,8 +104,20 @@ def _exists(destination: Path) -> StorePathError:
 def _create_part(destination: Path) -> Path:
     """Create the file that is copied to, beside the destination and with mode 0600."""
     descriptor, name = tempfile.mkstemp(prefix=f"{destination.name}.", suffix=".part", dir=destination.parent)
-    os.close(descriptor)
+    try:
+        os.close(descriptor)
+    except OSError:
+        _remove(Path(name))
+        raise
     return Path(name)
+
+
+def _remove(part: Path) -> None:
+    """Remove what was copied to; where that cannot be, whether there is a backup is what the caller is to hear."""
+    try:
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.warning("%r cannot be removed: %s", str(part), error.strerror)
 
 
 def _copy_file(database: Database, part: Path, on_progress: OnProgress) -> None:
@@ -168,11 +184,11 @@ def put_in_place(part: Path, destination: Path) -> None:
             raise
         part.rename(destination)
     if os.name == "posix":
-        folder = os.open(destination.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            committing.sync_folder(destination.parent)
+        except OSError:
+            destination.unlink()  # an error says that there is none
+            raise
 
 
 @contextlib.contextmanager
