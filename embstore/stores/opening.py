@@ -172,7 +172,7 @@ def _clear_away(path: Path) -> None:
     where it is not to be had, somebody does, and removes that journal.
     """
     journal = path.with_name(f"{path.name}-journal")
-    if not journal.exists():
+    if not os.path.lexists(journal):
         return
     # A full disk, or somebody who writes, is no reason not to open the file.
     with (
@@ -180,7 +180,7 @@ def _clear_away(path: Path) -> None:
         contextlib.closing(connect(path, "rw", 0)) as connection,
         immediate(connection),
     ):
-        if journal.exists():
+        if os.path.lexists(journal):
             # Written as it is: a transaction that writes nothing has no journal, and removes none.
             connection.execute(f"PRAGMA user_version = {int(schema.user_version(connection))}")
 

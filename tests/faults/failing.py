@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from embstore import EmbstoreError
-from tests.faults.operations import OPERATIONS, Operating, beside, difference, look, make_templates, write_once
+from tests.faults.operations import OPERATIONS, Operating, difference, look, make_templates
 
 KINDS = ("write", "sync", "truncate", "open", "unlink", "read", "close", "lock", "stat", "mkdir")
 HALF, HALF_THEN_FULL = -1, -2
@@ -121,9 +121,6 @@ class Failing(Operating):
         if not again:
             state, more, _ = look(self.path)
             again = "after" if state == self.after and not more else difference(state, self.before, self.after)
-        if beside(self.path):
-            write_once(self.path)
-            others += beside(self.path)
         fault = fault_name(kind, error, lasting=lasting)
         return Case(self.name, fault, n, n_failed, name, is_typed, found, problems, others, again, trace)
 

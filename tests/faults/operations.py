@@ -18,7 +18,6 @@ from tests.golden import make_golden as golden
 
 TIMEOUT_S = 0.3
 DIM = 128
-MAGIC = bytes.fromhex("d9d505f920a163d7")  # that a rollback journal begins with
 
 BACKUP = "backup.db"
 
@@ -161,27 +160,13 @@ def look(path: Path) -> tuple[State, list[str], list[str]]:
     """Open a file that nothing fails for, and give its state, what is wrong, and what lies beside it."""
     with EmbeddingCache(path, timeout_s=TIMEOUT_S) as cache:
         problems = list(map(str, cache.verify()))
-    return state_of(path), problems, [name for name in beside(path) if not is_cold(path.with_name(name))]
+    return state_of(path), problems, beside(path)
 
 
 def beside(path: Path) -> list[str]:
     """Name what lies in the folder of a file, and in that of SQLite's temporary files."""
     folder = path.parent
     return sorted({file.name for file in (*folder.iterdir(), *(folder / "tmp").iterdir())} - {path.name, "tmp", BACKUP})
-
-
-def is_cold(journal: Path) -> bool:
-    """A journal that says nothing, as it was never synced: SQLite leaves it until it next needs one.
-
-    Source: https://sqlite.org/fileformat2.html#the_rollback_journal
-    """
-    return journal.name.endswith("-journal") and journal.read_bytes()[: len(MAGIC)] != MAGIC
-
-
-def write_once(path: Path) -> None:
-    """Whatever was left is used up."""
-    with EmbeddingCache(path, timeout_s=TIMEOUT_S) as cache:
-        cache.put_many(["a"], ["a"], np.ones((1, 2)), model_name="yet another")
 
 
 def difference(state: State, before: State, after: State) -> str:
