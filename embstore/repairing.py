@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embstore.errors import DamagedStoreError, StoreBusyError, StoreError, StorePathError
-from embstore.stores.companions import SUFFIXES
+from embstore.stores.companions import SUFFIXES, check_companions
 from embstore.stores.copying import put_in_place
 from embstore.stores.opening import checked_path, connect
 from embstore.stores.pages import Pages
@@ -95,6 +95,8 @@ def repair(damaged: str | Path, repaired: str | Path) -> RepairReport:
         There is no damaged file, or there is a repaired one.
     DamagedStoreError
         Nothing is left of it; no file was written.
+    UnsafeStoreError
+        A journal lies beside it with which SQLite would delete another file.
     StoreBusyError, StoreFullError, StoreError
         No file was written.
     """
@@ -102,6 +104,7 @@ def repair(damaged: str | Path, repaired: str | Path) -> RepairReport:
     target = checked_path(repaired, allow_network_filesystem=False)
     if not source.is_file():
         raise StorePathError(f"{str(source)!r} is no file; give the damaged database", path=str(source))
+    check_companions(source)
     _check_free(target)
     with _folder_beside(target) as folder:
         copy, new = folder / "copy", folder / target.name

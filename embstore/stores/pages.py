@@ -185,7 +185,8 @@ def _cells(page: bytes, number: int) -> list[tuple[int, int]]:
     kind = page[header]
     first = header + _HEADER_BYTES[kind]
     n_cells = min(int.from_bytes(page[header + 3 : header + 5], "big"), (len(page) - first) // 2)
-    return [(kind, start) for start in struct.unpack_from(f">{n_cells}H", page, first) if start >= first]
+    starts = dict.fromkeys(struct.unpack_from(f">{n_cells}H", page, first))
+    return [(kind, start) for start in starts if start >= first]
 
 
 def _bytes_in_page(n_bytes: int, page_size: int, is_table: bool) -> int:

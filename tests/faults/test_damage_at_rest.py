@@ -25,12 +25,12 @@ PATIENCE_S = 120.0  # for one damaged file, of which a sound one takes 0.1 s
 
 # Small pages, whose vectors overflow them and whose tables are trees of three levels; and those of new files: how many
 # documents, and the share of the damages.
-FORMS = {"small pages": (60, 1024, 0.75), "large pages": (300, 65536, 0.25)}
+FORMS = {"small pages": (60, 1024, 0.8), "large pages": (300, 65536, 0.2)}
 
 N_DAMAGES = {"bit flips": (60, 10_000), "damage of many bytes": (36, 2_000), "truncations": (24, 2_000)}
 
 # Of every so many damaged files one is repaired before it is read: each kind of each form takes its turn.
-REPAIRED_OF = 3
+REPAIRED_OF = (3, 7)
 
 Case = tuple[str, int, bool]
 
@@ -111,8 +111,8 @@ def form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_damage_gives_no_wrong_vector_and_loses_nothing_that_verify_does_not_see(
     kind: str, form: Form, tally: Tally, rounds: Callable[[int, int], int]
 ) -> None:
-    n = round(rounds(*N_DAMAGES[kind]) * form.share)
-    found = form.read_all([(kind, seed, seed // 4 % REPAIRED_OF == 0) for seed in range(n)])
+    n, repaired_of = round(rounds(*N_DAMAGES[kind]) * form.share), rounds(*REPAIRED_OF)
+    found = form.read_all([(kind, seed, seed // 4 % repaired_of == 0) for seed in range(n)])
     ended = [one for one in found if "told" not in one]
     answers = [one for one in found if "told" in one]
     broken = [one for one in answers if one["broken"]]
