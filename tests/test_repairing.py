@@ -235,6 +235,22 @@ def test_a_file_of_an_older_version_is_saved_in_that_of_today(version: int, tmp_
     assert is_as_before(new, dump(old))
 
 
+def test_a_page_that_was_written_to_two_places_brings_no_damaged_row(damaged: Path, new: Path) -> None:
+    before, data = dump(damaged), bytearray(damaged.read_bytes())
+    encoder = CountingEncoder()
+    one, other = (data.index(encoder.vector(text).tobytes()) for text in ("text 3", "text 20"))
+    page, target = one // 1024 * 1024, other // 1024 * 1024
+    assert page != target
+    data[target : target + 1024] = data[page : page + 1024]
+    data[one] ^= 1
+    damaged.write_bytes(data)
+    report = repair(damaged, new)
+    assert content_hash("text 20").hex() in {row.content_hash for row in report.lost}
+    assert content_hash("text 3").hex() not in {row.content_hash for row in report.lost}
+    after = {row[1:] for row in dump(new)["vectors"]}
+    assert after < {row[1:] for row in before["vectors"]}
+
+
 def test_of_a_file_that_was_cut_off_the_rest_is_saved(damaged: Path, new: Path) -> None:
     before, data = dump(damaged), damaged.read_bytes()
     damaged.write_bytes(data[: len(data) - 10 * 1024 - 5])

@@ -8,13 +8,14 @@ anything: whoever asks for rows checks them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
 
+from embstore.stores.rows_in_pages import NoRowError, Value, exactly, letter, serial_types_of, values_of, varint
+
 Buffer = bytes | mmap
-Value = None | int | float | bytes | str
 
 PAGE_SIZES = (65536, 32768, 16384, 8192, 4096, 2048, 1024, 512)  # that of new files first
 PAGES_SAMPLED = 2000
@@ -26,12 +27,7 @@ _FILE_HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _FREE_LIST = 32  # where the file's header tells of it, 1.3
 
-_INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}  # by serial type, 2.1
-_REAL = 7
-
-
-class NoRowError(ValueError):
-    """The bytes are no row."""
+_SCHEMA = ("tttit", "tttin")  # of the table of tables, 2.6; one without statement is an index of a constraint
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,16 @@ class Pages:
         self.live, self.are_live_known = self._live()
         self.n_missing = max(0, int.from_bytes(data[28:32], "big") - self.n_pages) if data[:16] == _MAGIC else 0
 
-    def rows(self) -> Iterator[Row]:
-        """Give the rows of all tables and indexes that can be read, in the order of their pages."""
+    def rows(self, *types: str) -> Iterator[Row]:
+        """Give the rows that can be read, in the order of their pages.
+
+        Parameters
+        ----------
+        types : str
+            Only those with values of these types, a letter each: n for None, i int, f float, b bytes, t str.
+        """
         for number in self.live:
-            yield from self._rows(number)
+            yield from self._rows(number, types)
 
     def _live(self) -> tuple[list[int], bool]:
         """List the pages whose rows count, and tell whether these are known to be the ones that are in use.
@@ -111,7 +113,7 @@ class Pages:
         """List the pages of the trees whose roots the first tree tells, 2.6; tell whether there are no wrong turns."""
         reached = set[int]()
         is_whole = self._climb([1], reached)
-        roots = [row.values[3] for number in reached for row in self._rows(number) if len(row.values) == 5]
+        roots = [row.values[3] for number in reached for row in self._rows(number, _SCHEMA)]
         is_whole &= self._climb([root for root in roots if isinstance(root, int) and root], reached)
         return reached, is_whole and len(roots) > 1
 
@@ -143,21 +145,28 @@ class Pages:
             raise NoRowError("a page that is not there")
         return self._data[(number - 1) * self.page_size : number * self.page_size]
 
-    def _rows(self, number: int) -> Iterator[Row]:
+    def _rows(self, number: int, types: Container[str]) -> Iterator[Row]:
         page = self._page(number)
         for kind, start in _cells(page, number):
+            row = None
             if kind != INTERIOR_TABLE:  # which holds keys only
                 with suppress(NoRowError, struct.error, IndexError, UnicodeDecodeError):
-                    yield self._row(kind, page, start)
+                    row = self._row(kind, page, start, types)
+            if row is not None:
+                yield row
 
-    def _row(self, kind: int, page: bytes, start: int) -> Row:
-        """Read the row that begins somewhere in a page, 1.6."""
+    def _row(self, kind: int, page: bytes, start: int, types: Container[str]) -> Row | None:
+        """Read the row that begins somewhere in a page, 1.6, where it is of these types."""
         at = start + 4 if kind == INTERIOR_INDEX else start
-        n_bytes, at = _varint(page, at)
+        n_bytes, at = varint(page, at)
         rowid = None
         if kind == LEAF_TABLE:
-            rowid, at = _varint(page, at)
-        return Row(rowid, tuple(_values(self._payload(page, at, n_bytes, kind == LEAF_TABLE))))
+            rowid, at = varint(page, at)
+        serial_types, n_header = serial_types_of(page, at)
+        if "".join(map(letter, serial_types)) not in types:
+            return None
+        payload = self._payload(page, at, n_bytes, kind == LEAF_TABLE)
+        return Row(rowid, tuple(values_of(payload, serial_types, n_header)))
 
     def _payload(self, page: bytes, at: int, n_bytes: int, is_table: bool) -> bytes:
         """Put together what a row has in its page and in those that it overflows to, 1.6 and 1.7."""
@@ -165,13 +174,13 @@ class Pages:
             raise NoRowError("longer than the file")
         here = _bytes_in_page(n_bytes, self.page_size, is_table)
         if here == n_bytes:
-            return _exactly(page, at, n_bytes)
-        parts = [_exactly(page, at, here)]
-        following = int.from_bytes(_exactly(page, at + here, 4), "big")
+            return exactly(page, at, n_bytes)
+        parts = [exactly(page, at, here)]
+        following = int.from_bytes(exactly(page, at + here, 4), "big")
         missing = n_bytes - here
         while missing > 0:
             page = self._page(following)
-            parts.append(_exactly(page, 4, min(missing, self.page_size - 4)))
+            parts.append(exactly(page, 4, min(missing, self.page_size - 4)))
             following = int.from_bytes(page[:4], "big")
             missing -= len(parts[-1])
         return b"".join(parts)
@@ -197,53 +206,6 @@ def _bytes_in_page(n_bytes: int, page_size: int, is_table: bool) -> int:
     least = (page_size - 12) * 32 // 255 - 23
     here = least + (n_bytes - least) % (page_size - 4)
     return here if here <= most else least
-
-
-def _exactly(data: bytes, start: int, n_bytes: int) -> bytes:
-    part = data[start : start + n_bytes]
-    if len(part) != n_bytes:
-        raise NoRowError("cut off")
-    return part
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a signed number of 1 to 9 bytes, and tell where the next byte is, 1.6."""
-    value = 0
-    for place in range(at, at + 8):
-        byte = data[place]
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            return value, place + 1
-    value = value << 8 | data[at + 8]
-    return value - (1 << 64) if value >> 63 else value, at + 9
-
-
-def _values(payload: bytes) -> Iterator[Value]:
-    """Take the values of a row apart, 2.1."""
-    n_header, at = _varint(payload, 0)
-    kinds = []
-    while at < n_header:
-        kind, at = _varint(payload, at)
-        kinds.append(kind)
-    if at != n_header:
-        raise NoRowError("a header of another length")
-    for kind in kinds:
-        if kind == 0:
-            yield None
-            continue
-        n_bytes = (kind - 12) // 2 if kind >= 12 else 8 if kind == _REAL else _INTEGER_BYTES.get(kind, -1)
-        if n_bytes < 0:
-            raise NoRowError("a value of no kind")
-        data = _exactly(payload, at, n_bytes)
-        at += n_bytes
-        if kind >= 12:
-            yield data.decode() if kind % 2 else data
-        elif kind == _REAL:
-            yield float(struct.unpack(">d", data)[0])
-        else:
-            yield kind - 8 if kind in (8, 9) else int.from_bytes(data, "big", signed=True)
-    if at != len(payload):
-        raise NoRowError("values of another length")
 
 
 def _guess_page_size(data: Buffer) -> int:
@@ -276,9 +238,9 @@ def _is_plausible(data: Buffer, start: int, page_size: int) -> bool:
         return False
     last = max(struct.unpack_from(f">{n_cells}H", page, 8))
     try:
-        n_bytes, at = _varint(page, last)
+        n_bytes, at = varint(page, last)
         if kind == LEAF_TABLE:
-            _, at = _varint(page, at)
+            _, at = varint(page, at)
     except IndexError:
         return False
     here = _bytes_in_page(n_bytes, page_size, kind == LEAF_TABLE)

@@ -29,18 +29,17 @@ from embstore.stores.texts import StoredCollection
 
 ROWS_AT_ONCE = 500
 
-# Rows are told apart by the types of their values: None, int, float, bytes, str.
-_LETTERS: dict[type, str] = {type(None): "n", int: "i", float: "f", bytes: "b", str: "t"}
-MODEL, MODEL_BARE, VECTOR, TEXT, ENCODING, ENCODING_WHOLE = (
-    "nttitbti",
-    "nttitnti",
-    "nibiiib",
-    "nttbtti",
-    "niifi",
-    "niiii",
-)
-VECTOR_KEY, DOCUMENT, DOCUMENT_BY_VECTOR, COLLECTION, NAMES = "ibi", "ittii", "iitt", "tttiiii", "tti"
-_OF_TABLES = {MODEL, MODEL_BARE, VECTOR, TEXT, ENCODING, ENCODING_WHOLE}
+# Rows are told apart by the types of their values, see `Pages.rows`: those of tables with a rowid, and of the others.
+MODEL = ("nttitbti", "nttitnti")
+VECTOR = ("nibiiib",)
+TEXT = ("nttbtti",)
+ENCODING = ("niifi", "niiii")
+VECTOR_KEY = ("ibi",)
+DOCUMENT = ("ittii",)
+DOCUMENT_BY_VECTOR = ("iitt",)
+COLLECTION = ("tttiiii",)
+NAMES = ("tti",)  # of a model, or of a text: (model_name, settings, model_id), (collection, doc_id, text_id)
+_OF_TABLES = {*MODEL, *VECTOR, *TEXT, *ENCODING}
 
 Found = tuple[int | None, Values]
 
@@ -100,10 +99,9 @@ class Salvage:
         self._carry_texts()
         return self._lost_rows()
 
-    def _rows(self, *kinds: str) -> Iterator[Found]:
-        for row in self._pages.rows():
-            kind = "".join(_LETTERS[type(value)] for value in row.values)
-            if kind in kinds and (row.rowid is not None) == (kind in _OF_TABLES):
+    def _rows(self, *types: str) -> Iterator[Found]:
+        for row in self._pages.rows(*types):
+            if (row.rowid is not None) == (types[0] in _OF_TABLES):
                 yield row.rowid, row.values
 
     # --- models -----------------------------------------------------------------------------
@@ -111,7 +109,7 @@ class Salvage:
     def _carry_models(self) -> None:
         sound: dict[StoredModel, Values] = {}
         damaged: list[Values] = []
-        for rowid, values in self._rows(MODEL, MODEL_BARE):
+        for rowid, values in self._rows(*MODEL):
             row = (rowid, *values[1:])
             try:
                 model = models.checked(row)
@@ -126,7 +124,7 @@ class Salvage:
                 self._new.put_model(row)
         for row in damaged:
             self._mend_model(row)
-        for rowid, (_, *totals, checksum) in self._rows(ENCODING, ENCODING_WHOLE):
+        for rowid, (_, *totals, checksum) in self._rows(*ENCODING):
             row = (rowid, *totals[:2], float(totals[2]), checksum)
             if rowid in self._models and encodings.is_sound(row):
                 self._connection.execute(encodings.UPSERT, row)
@@ -137,8 +135,8 @@ class Salvage:
         All of its vectors depend on that row, and most of the row is the canary, which its first use writes anew.
         """
         model_id, model_name, settings, *_, created_at, _ = row
-        dims = Counter(values[3] for _, values in self._rows(VECTOR) if values[1] == model_id)
-        keys = {values for _, values in self._rows(NAMES)}
+        dims = Counter(values[3] for _, values in self._rows(*VECTOR) if values[1] == model_id and values[3] > 0)
+        keys = {values for _, values in self._rows(*NAMES)}
         known = {model.identity for model in self._models.values()}
         with suppress(ValueError, TypeError, IndexError, AttributeError):
             identity = ModelIdentity(model_name, settings)
@@ -158,7 +156,7 @@ class Salvage:
     def _carry_vectors(self) -> None:
         left_over: list[Values] = []  # whose numbers are taken, or higher than a file of this size can have come to
         highest = len(self._pages.live) * self._pages.page_size
-        for group in _groups(self._rows(VECTOR), lambda found: found[1][1:4:2]):
+        for group in _groups(self._rows(*VECTOR), lambda found: found[1][1:4:2]):
             for vector_id, *row in self._sound_vectors(group):
                 if 0 < vector_id <= highest and not self._new.has_vector_id(vector_id):
                     self._new.put("vectors", (vector_id, *row), tuple(row[:2]), tuple(row[3:]))
@@ -171,21 +169,21 @@ class Salvage:
         """Give those rows of one model and dim that are what was written; note the others."""
         _, model_id, _, dim, *_ = group[0][1]
         model = self._models.get(model_id)
-        whole = []
+        whole: list[int] = []
         if model is not None and model.dim == dim:
             dtype = STORED_DTYPES[model.dtype]
             n_bytes = dim * dtype.itemsize
-            whole = [row for row in group if len(row[1][2]) == HASH_BYTES and len(row[1][6]) == n_bytes]
-        sound = set[int | None]()
+            whole = [i for i, (_, v) in enumerate(group) if len(v[2]) == HASH_BYTES and len(v[6]) == n_bytes]
+        sound = set[int]()
         if whole:
-            _, _, hashes, _, standalone, checksums, blobs = zip(*(values for _, values in whole), strict=True)
+            _, _, hashes, _, standalone, checksums, blobs = zip(*(group[i][1] for i in whole), strict=True)
             vectors = np.frombuffer(b"".join(blobs), dtype=dtype).reshape(len(whole), dim)
             is_standalone = np.array(standalone) == 1
             fits = vector_checksums(model_id, hashes, is_standalone, vectors) == np.array(checksums, dtype=np.int64)
             fits &= is_standalone | (np.array(standalone) == 0)
-            sound = {found[0] for found, is_sound in zip(whole, fits.tolist(), strict=True) if is_sound}
-        for vector_id, values in group:
-            if vector_id in sound:
+            sound = {i for i, is_sound in zip(whole, fits.tolist(), strict=True) if is_sound}
+        for i, (vector_id, values) in enumerate(group):
+            if i in sound:
                 yield (vector_id, *values[1:])
             else:
                 self._damaged_vectors[vector_id] = values[1:3]
@@ -197,7 +195,7 @@ class Salvage:
         for model_id in self._models:
             hashes, vector_ids = self._new.contents(model_id)
             by_content[model_id] = dict(zip(content_sums(hashes).tolist(), vector_ids, strict=True))
-        for group in _groups(self._rows(DOCUMENT), lambda found: found[1][:2]):
+        for group in _groups(self._rows(*DOCUMENT), lambda found: found[1][:2]):
             rows = [values for _, values in group]
             model_id, collection = rows[0][:2]
             checksums = np.array([row[4] for row in rows], dtype=np.int64)
@@ -211,12 +209,12 @@ class Salvage:
 
     def _carry_texts(self) -> None:
         there: dict[str, StoredCollection] = {}
-        for _, values in self._rows(COLLECTION):
+        for _, values in self._rows(*COLLECTION):
             with suppress(DamagedStoreError):  # its texts name it
                 there[values[0]] = collections.checked(values)
                 collections.put(self._connection, there[values[0]])
-        keys: set[tuple[str, str]] = {values[:2] for _, values in self._rows(NAMES) if values[0] in there}
-        for _, (_, *row) in self._rows(TEXT):
+        keys: set[tuple[str, str]] = {values[:2] for _, values in self._rows(*NAMES) if values[0] in there}
+        for _, (_, *row) in self._rows(*TEXT):
             keys.add((row[0], row[1]))
             if row[0] in there and text_checksum(*row[:5]) == row[5]:
                 self._new.put("texts", tuple(row), tuple(row[:2]), tuple(row[2:]))
@@ -244,7 +242,7 @@ class Salvage:
 
     def _lost_vectors(self) -> set[LostRow]:
         keys = dict(self._damaged_vectors)
-        for _, (*key, vector_id) in self._rows(VECTOR_KEY):
+        for _, (*key, vector_id) in self._rows(*VECTOR_KEY):
             if not self._new.has_vector_id(vector_id):
                 keys[vector_id] = (key[0], key[1])
         return {LostRow("vectors", self._name(key[0]), key[1].hex()) for key in keys.values() if not self._has(key)}
@@ -255,7 +253,7 @@ class Salvage:
     def _lost_documents(self) -> set[LostRow]:
         n_entries = Counter[int]()
         missing: dict[int, list[Values]] = defaultdict(list)
-        for _, (vector_id, *key) in self._rows(DOCUMENT_BY_VECTOR):
+        for _, (vector_id, *key) in self._rows(*DOCUMENT_BY_VECTOR):
             n_entries[vector_id] += 1
             if not self._new.has("documents", tuple(key)):
                 missing[vector_id].append(tuple(key))

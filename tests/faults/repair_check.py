@@ -27,22 +27,25 @@ SAID = {
 }
 
 
+class Everything:
+    """All types of values, to `Pages.rows`."""
+
+    def __contains__(self, types: object) -> bool:
+        return True
+
+
 class PagesOfRows(Pages):
     """Notes the pages that each row was read from."""
 
     def rows_with_pages(self) -> Iterator[tuple[Row, frozenset[int]]]:
         for number in self.live:
-            for kind, start in self.starts(number):
-                self.touched = {number}
-                yield self._row(kind, self._page(number), start), frozenset(self.touched)
-
-    def starts(self, number: int) -> list[tuple[int, int]]:
-        from embstore.stores.pages import INTERIOR_TABLE, _cells
-
-        return [cell for cell in _cells(self._page(number), number) if cell[0] != INTERIOR_TABLE]
+            self._touched = {number}
+            for row in self._rows(number, Everything()):
+                yield row, frozenset(self._touched)
+                self._touched = {number}
 
     def _page(self, number: int) -> bytes:
-        self.__dict__.setdefault("touched", set()).add(number)
+        self.__dict__.setdefault("_touched", set()).add(number)
         return super()._page(number)
 
 
