@@ -3,23 +3,26 @@ PYTHON ?= python3
 # An open range of torch may bring several GB of CUDA packages to a machine without a GPU.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+FUZZ_S ?= 600
 
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Written last, so that an environment whose making was interrupted is made anew.
 READY := $(VENV)/.ready
 READY_BENCH := $(VENV)/.ready-bench
+READY_FUZZ := $(VENV)/.ready-fuzz
 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow faults check format bench clean
+.PHONY: help demo test slow faults fuzz check format bench clean
 
 help:
 	@echo "make demo    index 1,000 documents three times and search them"
 	@echo "make test    run the tests"
 	@echo "make slow    run the tests that take minutes"
 	@echo "make faults  inject every fault as often as promised (an hour)"
+	@echo "make fuzz    read mutated files for FUZZ_S seconds (10 minutes; Linux)"
 	@echo "make check   ruff, the format and the types"
 	@echo "make format  write the format and what ruff can mend"
 	@echo "make bench   run the benchmarks, beside every competitor (10 minutes)"
@@ -36,6 +39,9 @@ slow: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults --whole-faults -m "slow or not slow" --timeout 7200 $(PYTEST_ARGS)
+
+fuzz: $(READY_FUZZ)
+	$(BIN)/python -m tests.faults.fuzz_files --seconds $(FUZZ_S)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -64,3 +70,7 @@ $(READY): pyproject.toml
 $(READY_BENCH): $(READY)
 	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[demo,dev,bench]"
 	@$(BIN)/python -c 'open("$(READY_BENCH)", "w").close()'
+
+$(READY_FUZZ): $(READY)
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[demo,dev,fuzz]"
+	@$(BIN)/python -c 'open("$(READY_FUZZ)", "w").close()'

@@ -16,9 +16,9 @@ from sqlite_utils import Database
 from embstore import DamagedStoreError, EmbeddingCache, EmbstoreError
 from embstore.checksums import vector_checksums
 from embstore.formats import STORED_DTYPES
-from embstore.identity import Dtype, content_hash
+from embstore.identity import Dtype, ModelIdentity, content_hash
 from embstore.stores.sqlite_errors import sqlite3
-from embstore.stores.tables import documents
+from embstore.stores.tables import collections, documents
 from embstore.stores.tables.models import checksum
 from tests.fakes import CountingEncoder
 from tests.files import change, connection, flip_bit, rows
@@ -119,6 +119,22 @@ def test_a_model_that_cannot_be_is_refused_though_its_checksum_fits(changed: dic
         assert "models" in {problem.table for problem in cache.verify()}
         with pytest.raises(DamagedStoreError, match="model 'fake'"):
             cache.matrix("fake")
+
+
+@pytest.mark.parametrize("changed", ["n_texts", "texts_version", "vectors_version"])
+def test_a_collection_that_nothing_can_be_added_to_is_damaged_though_its_checksum_fits(
+    changed: str, cache_path: Path, encoder: CountingEncoder
+) -> None:
+    with EmbeddingCache(cache_path) as cache:
+        cache.get_many(IDS, TEXTS, encoder)
+        made = cache.store.texts.ensure_collection("documents", ModelIdentity("fake"))
+        with connection(cache_path, "rw") as opened:
+            collections.put(opened, replace(made, **{changed: 2**63 - 1}))
+            opened.commit()
+        assert [problem.table for problem in cache.verify()] == ["collections"]
+        with pytest.raises(DamagedStoreError, match="'documents'"):
+            cache.store.texts.find_collection("documents")
+        assert cache.invalidate("doc 3") == 1
 
 
 @pytest.mark.parametrize("kind", DAMAGED_VECTORS)

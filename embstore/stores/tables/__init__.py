@@ -15,6 +15,9 @@ CACHE_KIB = 32 * 1024
 # No text of 4 bytes a character, and no vector, is longer; SQLite refuses to read what is.
 LONGEST_VALUE_BYTES = 2**25
 
+# Nothing is ever counted as far, and what is can still be added to within 64 bits.
+ABOVE_ALL_COUNTS = 2**62
+
 # The limit of variables in a statement can be as low as 999.
 KEYS_AT_ONCE = 500
 
@@ -57,6 +60,11 @@ def whole_numbers(values: Sequence[object]) -> npt.NDArray[np.int64]:
     if set(map(type, values)) - {int}:
         values = [value if type(value) is int else 0 for value in values]
     return np.array(values, dtype=np.int64)
+
+
+def is_count(value: object) -> bool:
+    """Tell whether a value of a row is a number that something can have been counted to."""
+    return type(value) is int and 0 <= value < ABOVE_ALL_COUNTS
 
 
 def has_table(connection: Connection, name: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from embstore.checksums import collection_checksum
 from embstore.errors import DamagedStoreError
 from embstore.identity import ModelIdentity
-from embstore.stores.tables import has_table
+from embstore.stores.tables import has_table, is_count
 from embstore.stores.texts import StoredCollection
 
 COLUMNS = "collection, model_name, settings, n_texts, texts_version, vectors_version, checksum"
@@ -86,7 +86,7 @@ def checked(row: tuple[Any, ...]) -> StoredCollection:
     try:
         identity = ModelIdentity(model_name, settings)
         collection = StoredCollection(name, identity, n_texts, texts_version, vectors_version)
-        are_numbers = type(n_texts) is type(texts_version) is type(vectors_version) is int
+        are_numbers = is_count(n_texts) and is_count(texts_version) and is_count(vectors_version)
         sound = are_numbers and collection_checksum(_fields(collection)) == checksum
     except (TypeError, ValueError, AttributeError):
         sound = False

@@ -7,7 +7,7 @@ from sqlite3 import Connection, DatabaseError
 
 from embstore.checksums import model_checksum
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import has_table
+from embstore.stores.tables import has_table, is_count
 
 FIND = """
 SELECT n_texts, n_chars, seconds, checksum
@@ -53,7 +53,7 @@ def find(connection: Connection, model_id: int) -> Totals | None:
     if row is None or _checksum(model_id, row[:3]) != row[3]:
         return None
     n_texts, n_chars, seconds = row[:3]
-    if not (type(n_texts) is type(n_chars) is int and type(seconds) is float and math.isfinite(seconds)):
+    if not (is_count(n_texts) and is_count(n_chars) and type(seconds) is float and math.isfinite(seconds)):
         return None
     return n_texts, n_chars, seconds
 
