@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from embstore import (
     NotAStoreError,
     ReadOnlyError,
     StoreError,
+    StoreFullError,
     StorePathError,
     UnsafeStoreError,
 )
@@ -307,16 +309,25 @@ def test_a_wait_that_is_no_number_of_seconds_is_refused_before_a_file_is_made(
     assert not cache_path.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("refused", "error", "message"),
+    [
+        (errno.EACCES, StorePathError, r"cannot be created: Refused.*can be written"),
+        (errno.ENOSPC, StoreFullError, r"no room to create .*free some"),
+    ],
+)
+def test_a_file_that_cannot_be_created_is_told(
+    refused: int, error: type[StoreError], message: str, cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real_open = os.open
 
     def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
         if str(path) == str(cache_path):
-            raise PermissionError(13, "Permission denied", str(path))
+            raise OSError(refused, "Refused", str(path))
         return real_open(path, flags, *arguments, **options)
 
     monkeypatch.setattr(opening.os, "open", refuse)
-    with pytest.raises(StorePathError, match=r"cannot be created: Permission denied.*can be written"):
+    with pytest.raises(error, match=message):
         EmbeddingCache(cache_path)
 
 

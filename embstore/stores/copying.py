@@ -8,7 +8,6 @@ the file until all is copied: it reads on, and commits wait.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import tempfile
@@ -204,7 +203,7 @@ def _errors(database: Database, destination: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise _exists(destination) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in opening.NO_ROOM:
             raise StoreFullError(
                 f"no room for a backup at {str(destination)!r} ({error.strerror}); free some", path=str(destination)
             ) from error

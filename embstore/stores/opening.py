@@ -8,6 +8,7 @@ cut, and nothing lies beside the file at rest. WAL is left alone: the WAL-reset 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from embstore.errors import (
     InvalidTypeError,
     NotAStoreError,
     ReadOnlyError,
+    StoreFullError,
     StorePathError,
     UnsafeStoreError,
 )
@@ -30,6 +32,7 @@ from embstore.stores.sqlite_errors import ERROR, READONLY_RECOVERY, READONLY_ROL
 from embstore.stores.tables import CACHE_KIB, LONGEST_VALUE_BYTES
 
 PAGE_SIZE = 65536
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MINIMUM_SQLITE = (3, 37, 0)  # STRICT tables
 
 PER_CONNECTION = (
@@ -134,6 +137,10 @@ def _create(path: Path) -> None:
                 path=str(path),
             ) from None
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise StoreFullError(
+                f"no room to create {str(path)!r} ({error.strerror}); free some", path=str(path)
+            ) from error
         raise StorePathError(
             f"{str(path)!r} cannot be created: {error.strerror}; give a path in a folder that can be written",
             path=str(path),

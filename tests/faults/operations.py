@@ -193,11 +193,13 @@ class Operating:
         self.path = folder / "now" / "embeddings.db"
         self.templates = folder / "templates"
         self.prepare("cache" if self.template == "killed" else self.template)
+        n_before = self.path.stat().st_size if self.path.exists() else 0
         self.before = look(self.path)[0]
         self.prepare()
         with EmbeddingCache(self.path) as cache:
             self.act(cache)
         self.after = look(self.path)[0]
+        self.sizes = (n_before, self.path.stat().st_size)
 
     def prepare(self, template: str | None = None) -> None:
         """Make the folder anew."""
