@@ -6,7 +6,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -105,8 +107,24 @@ SYNCHRONISE(fdatasync)
 CUT(ftruncate, off_t)
 CUT(ftruncate64, off64_t)
 
-static int opened(int fd, const char *path) {
+/* Lines of who opened what of the marked folder: the library that asked, a tab, and the path. */
+static char log_of_opens[1 << 20];
+static size_t log_length;
+
+const char *shim_opens(void) { return log_of_opens; }
+
+static int opened(int fd, const char *path, int flags, void *caller) {
     if (fd >= 0 && fd < MOST_FILES) is_marked[fd] = marks(path) != 0;
+    if (fd < 0 || !marks(path) || flags & O_EXCL) return fd; /* what it makes anew, nobody else has open */
+    Dl_info who;
+    const char *library = dladdr(caller, &who) && who.dli_fname ? who.dli_fname : "?";
+    size_t length = strlen(library) + strlen(path) + 2;
+    size_t at = __atomic_fetch_add(&log_length, length, __ATOMIC_SEQ_CST);
+    if (at + length < sizeof log_of_opens) {
+        char line[2 * PATH_MAX + 3];
+        snprintf(line, sizeof line, "%s\t%s\n", library, path);
+        memcpy(log_of_opens + at, line, length);
+    }
     return fd;
 }
 
@@ -119,7 +137,8 @@ static mode_t mode_of(int flags, va_list more) { return flags & (O_CREAT | O_TMP
         va_start(more, flags); \
         mode_t mode = mode_of(flags, more); \
         va_end(more); \
-        return marks(path) && fate(OPEN) == FAIL ? -1 : opened(real(path, flags, mode), path); \
+        return marks(path) && fate(OPEN) == FAIL ? -1 : \
+            opened(real(path, flags, mode), path, flags, __builtin_return_address(0)); \
     }
 
 #define OPEN_PATH_AT(name) \
@@ -129,7 +148,8 @@ static mode_t mode_of(int flags, va_list more) { return flags & (O_CREAT | O_TMP
         va_start(more, flags); \
         mode_t mode = mode_of(flags, more); \
         va_end(more); \
-        return marks(path) && fate(OPEN) == FAIL ? -1 : opened(real(folder, path, flags, mode), path); \
+        return marks(path) && fate(OPEN) == FAIL ? -1 : \
+            opened(real(folder, path, flags, mode), path, flags, __builtin_return_address(0)); \
     }
 
 OPEN_PATH(open)

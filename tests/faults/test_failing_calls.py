@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.faults.failing import Case
 from tests.faults.operations import OPERATIONS
+from tests.faults.shim import compiled, needs_shim
 from tests.faults.tally import Tally
-
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-
-pytestmark = [
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="LD_PRELOAD and /proc are Linux's"),
-    pytest.mark.skipif(COMPILER is None, reason="needs a C compiler"),
-]
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "shim.so"
-    source = Path(__file__).with_name("shim.c")
-    command = [str(COMPILER), "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-o", library, source, "-ldl"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    return library
 
 
 def run_cases(shim: Path, folder: Path, share: int, operations: list[str]) -> list[Case]:
@@ -56,10 +37,11 @@ def is_kept(case: Case) -> bool:
     return case.is_typed and case.state in expected and case.again == "after" and not case.problems and not beside
 
 
+@needs_shim
 def test_whatever_call_fails_there_is_an_error_and_the_state_before_or_the_state_after(
-    shim: Path, tmp_path: Path, tally: Tally, rounds: Callable[[int, int], int]
+    tmp_path: Path, tally: Tally, rounds: Callable[[int, int], int]
 ) -> None:
-    cases = run_cases(shim, tmp_path, rounds(140, 1), list(OPERATIONS))
+    cases = run_cases(compiled(tmp_path), tmp_path, rounds(140, 1), list(OPERATIONS))
     third = [case for case in cases if not is_kept(case)]
     tally.add(
         "a system call fails",
