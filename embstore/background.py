@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -15,8 +16,6 @@ class _Piece:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._error: BaseException | None = None
-        # Not a Future or an Event: an interrupt while one is waited for can leave its lock taken, and the thread that
-        # wants to say that it is done would wait for ever.
         self._under_way = threading.Lock()
         self._under_way.acquire()
 
@@ -42,24 +41,26 @@ class Background:
     """Runs one piece of work at a time in a thread of its own, which begins with the first piece.
 
     An error of a piece is raised by the next call of `submit` or `wait`. The block ends when all work has.
+
+    An interrupt can come between any two calls of Python, also those inside of a Future, an Event or `Thread.start`,
+    whose own locks then stay taken, and whoever needs them waits for ever (tests/faults/test_interrupts.py). So there
+    are only a thread, a queue and locks of C, none of which can be cut in two.
     """
 
     def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
+        self._pieces: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._running: threading.Lock | None = None  # taken while the thread runs
         self._piece: _Piece | None = None
 
     def submit(self, work: Callable[[], None]) -> None:
         """Begin a piece of work, once the one before is done."""
         self.wait()
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embstore-background")
-        piece = _Piece(work)
-        try:
-            self._thread.submit(piece.run)
-        except RuntimeError:  # the interpreter is ending, or there can be no more threads
+        if self._running is None and not self._start():
             work()
-        else:
-            self._piece = piece
+            return
+        piece = _Piece(work)
+        self._pieces.put(piece)
+        self._piece = piece
 
     def wait(self) -> None:
         """Wait for the work that is under way, and raise the error that it ended with."""
@@ -69,11 +70,35 @@ class Background:
         piece, self._piece = self._piece, None
         piece.raise_error()
 
+    def _start(self) -> bool:
+        running = threading.Lock()
+        running.acquire()
+        try:
+            self._running = running
+            _thread.start_new_thread(_run, (self._pieces, running))
+        except RuntimeError:  # the interpreter is ending, or there can be no more threads
+            self._running = None
+        return self._running is not None
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(wait=True)
+        self._pieces.put(None)
+        if self._running is not None:
+            with self._running:
+                pass
+
+    def __del__(self) -> None:
+        self._pieces.put(None)  # where an interrupt kept the block from ending
+
+
+def _run(pieces: SimpleQueue[_Piece | None], running: threading.Lock) -> None:
+    try:
+        while (piece := pieces.get()) is not None:
+            piece.run()
+            del piece  # what it refers to is not kept until the next one comes
+    finally:
+        running.release()
