@@ -264,6 +264,31 @@ def test_a_child_forked_in_the_middle_of_its_own_threads_transaction_leaves_it_t
 
 
 @needs_fork
+@pytest.mark.parametrize("kind", ["reading", "writing"])
+@pytest.mark.parametrize("way", ["end", "exception"])
+def test_a_child_that_comes_out_of_the_block_that_it_was_forked_in_leaves_it_to_the_parent(
+    kind: str, way: str, cache: EmbeddingCache, encoder: CountingEncoder
+) -> None:
+    """Its rollback would take away the journal of its parent, whose commit would then fail."""
+    cache.get("a", "text", encoder)
+    with contextlib.ExitStack() as block:
+        block.enter_context(getattr(cache._store, kind)())
+        if kind == "writing":
+            cache.get("b", "more", encoder)
+
+        def come_out() -> None:
+            if way == "end":
+                block.close()
+            else:
+                block.__exit__(ValueError, ValueError("of the child"), None)
+
+        with forked(come_out):
+            pass
+        assert Path(f"{cache.path}-journal").exists() == (kind == "writing")
+    assert (len(cache), cache.verify()) == (2 if kind == "writing" else 1, [])
+
+
+@needs_fork
 def test_a_fork_is_not_kept_waiting_by_threads_that_never_stop_reading(
     cache: EmbeddingCache, encoder: CountingEncoder
 ) -> None:

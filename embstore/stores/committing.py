@@ -24,16 +24,21 @@ class CommittedError(Exception):
 def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     """BEGIN IMMEDIATE: a deferred transaction that turns to writing fails at once where another writes.
 
+    A child that was forked inside of the block leaves the transaction to its parent.
+
     Raises
     ------
     CommittedError
         All was written, and then something failed; for `confirmed`.
     """
+    pid = os.getpid()
     try:
         # Inside: whoever interrupts the wait for another process's lock is heard when the lock is there
         # (tests/test_connection.py::test_an_interrupt_while_waiting_for_a_lock_leaves_no_transaction).
         connection.execute("BEGIN IMMEDIATE")
         yield
+        if os.getpid() != pid:
+            return
         try:
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
@@ -41,7 +46,8 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
                 raise CommittedError from error
             raise
     except BaseException:
-        if connection.in_transaction:  # some errors (full disk) have rolled back already
+        # Some errors (full disk) have rolled back already. A child that did so would take its parent's journal away.
+        if os.getpid() == pid and connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
 

@@ -89,8 +89,9 @@ class Database:
         SQLite does both where a call of the operating system fails, also when it does so once
         (tests/faults/test_failing_calls.py).
         """
-        self._local.handle = None
-        handle.connection.close()
+        if handle.pid == os.getpid():
+            self._local.handle = None
+            handle.connection.close()
 
     def _own_handle(self) -> _Handle:
         handle: _Handle | None = getattr(self._local, "handle", None)
@@ -118,7 +119,8 @@ class Database:
                 connection.execute("BEGIN")  # inside: an interrupt comes when it has been done
                 yield connection
             finally:
-                connection.rollback()
+                if handle.pid == os.getpid():  # or it is the parent's, and a child came out of the block
+                    connection.rollback()
 
     def fetch(self, statement: str, values: Sequence[object]) -> list[Any]:
         """Give the rows of one statement: what a `reading` of it gives, for a quarter of what that costs."""
