@@ -31,6 +31,7 @@ from embstore import (
     UnsafeStoreError,
 )
 from embstore.stores import opening
+from embstore.stores.companions import check_companions
 from embstore.stores.filesystem import network_filesystem
 from embstore.stores.sqlite_errors import sqlite3
 from tests.fakes import CountingEncoder, HookedEncoder
@@ -251,6 +252,22 @@ def test_a_pipe_beside_a_file_is_not_waited_for(suffix: str, made: Path) -> None
     os.mkfifo(f"{made}{suffix}")
     with pytest.raises(StorePathError, match=f"{suffix}' is no file.*take it away"):
         EmbeddingCache(made)
+
+
+def test_a_journal_that_another_process_takes_away_while_it_is_looked_at_is_no_error(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, exists = made.with_name(f"{made.name}-journal"), Path.exists
+    journal.touch()
+
+    def exists_for_the_last_time(path: Path) -> bool:
+        there = exists(path)
+        if path == journal:
+            journal.unlink(missing_ok=True)
+        return there
+
+    monkeypatch.setattr(Path, "exists", exists_for_the_last_time)
+    check_companions(made)
 
 
 def test_a_journal_that_would_have_sqlite_delete_a_file_is_refused(made: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ it back, it deletes the file that the journal names as the list of them (https:/
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from embstore.errors import StorePathError, UnsafeStoreError
@@ -31,7 +32,11 @@ def check_companions(path: Path) -> None:
     """
     for suffix in SUFFIXES:
         beside = path.with_name(path.name + suffix)
-        if beside.exists() and not beside.is_file():
+        try:
+            mode = beside.stat().st_mode  # once: another process can take it away at any moment
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISREG(mode):
             raise StorePathError(f"{str(beside)!r} is no file, and SQLite would open it; take it away", path=str(path))
     if _names_others(path.with_name(path.name + JOURNAL)):
         raise UnsafeStoreError(
