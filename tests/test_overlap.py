@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embstore import EmbeddingCache, StoreBusyError, StoreFullError, filling
+from embstore import EmbeddingCache, StoreBusyError, StoreFullError, background, filling
 from embstore.background import Background
 from tests.fakes import CountingEncoder
+from tests.threads import n_background
 
 TEXTS = [f"text {i:03}" for i in range(100)]
 IDS = [f"doc {i}" for i in range(100)]
@@ -60,14 +61,14 @@ def test_the_model_is_called_by_one_thread_and_the_rows_come_from_another(cache:
 
     cache.get_many(IDS, TEXTS, Remembering(), batch_size=10)
     assert callers == {threading.get_ident()}
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embstore-background")]
+    assert n_background() == 0
 
 
 def test_a_call_of_one_group_starts_no_thread(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_thread(*args: object, **kwargs: object) -> None:
+    def no_thread(*args: object) -> None:
         raise AssertionError("a thread was started")
 
-    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    monkeypatch.setattr(background._thread, "start_new_thread", no_thread)
     cache.get_many(IDS[:10], TEXTS[:10], CountingEncoder(), batch_size=5)
     assert len(cache) == 10
 
@@ -105,7 +106,7 @@ def test_what_was_encoded_before_a_failure_is_stored(cache: EmbeddingCache, erro
     with pytest.raises((Exception, KeyboardInterrupt)):
         cache.get_many(IDS, TEXTS, failing, batch_size=5)
     assert len(cache) == 55
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embstore-background")]
+    assert n_background() == 0
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -150,6 +151,7 @@ AT_EXIT = """
 import sys, threading, time
 from embstore import EmbeddingCache, filling
 from tests.fakes import CountingEncoder
+from tests.threads import n_background
 
 filling.GROUP_ROWS = 10
 

@@ -7,6 +7,9 @@ cut, and nothing lies beside the file at rest. WAL is left alone: the WAL-reset 
 
 from __future__ import annotations
 
+# Pandas, which sqlite-utils imports where it is installed, imports this, and nobody can once the main thread has ended
+# (tests/test_overlap.py::test_a_thread_goes_on_storing_when_the_main_thread_has_ended).
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import errno
 import math

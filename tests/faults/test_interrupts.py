@@ -6,18 +6,16 @@ import contextlib
 import ctypes
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from embstore import CachedSemanticSearchEngine, EmbeddingCache, background, claims, filling
+from embstore import CachedSemanticSearchEngine, EmbeddingCache, claims, filling
 from embstore.identity import content_hash
 from embstore.search import given, indexing, lock
 from embstore.stores import forks
@@ -25,6 +23,7 @@ from embstore.stores.sqlite_errors import sqlite3
 from tests.fakes import CountingEncoder
 from tests.faults.tally import Tally
 from tests.files import rows
+from tests.threads import n_background
 
 N = 60
 Work = Callable[[], object]
@@ -137,26 +136,6 @@ def is_free(path: Path) -> bool:
         return True
 
 
-def n_left_running() -> int:
-    """Count the threads of ours that do not end soon."""
-    deadline = time.monotonic() + 10
-    while True:
-        frames = [frame for frame in sys._current_frames().values() if frame is not None]
-        n_running = sum(is_of(background.__file__, frame) for frame in frames)
-        if not n_running or time.monotonic() > deadline:
-            return n_running
-        time.sleep(0.001)
-
-
-def is_of(file: str, frame: FrameType | None) -> bool:
-    """Tell whether a thread began in a module."""
-    while frame is not None:
-        if frame.f_back is None:
-            return frame.f_code.co_filename == file
-        frame = frame.f_back
-    return False
-
-
 def stored_texts(path: Path, texts: list[str], encoder: CountingEncoder) -> set[str]:
     """Those whose own vector is in the file with a document that points at it; none may be there without."""
     there = dict(rows(path, "SELECT content_hash, vector FROM vectors"))
@@ -185,7 +164,7 @@ class Round:
     def run(self, encoder: CountingEncoder, interrupt: Callable[[Work, float], bool], moment_s: float) -> Counts:
         is_interrupted = interrupt(lambda: self.call(encoder), moment_s)
         left = {
-            "threads_left": n_left_running(),
+            "threads_left": n_background(),
             "locks_left": len(taken_locks(self.cache, self.engine)),
             "claims_left": len(claims._owners),
             "transactions_left": int(not is_free(self.cache.path)),
