@@ -179,7 +179,7 @@ def _read_lock(source: Path) -> Iterator[None]:
             connection = locked.enter_context(contextlib.closing(connect(source, "ro", TIMEOUT_S)))
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: names in the schema are not UTF-8
             ours = translated(error, str(source), TIMEOUT_S)
             if isinstance(ours, StoreBusyError):
                 raise ours from error

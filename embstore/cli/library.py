@@ -11,6 +11,7 @@ from embstore import EmbeddingCache
 from embstore.errors import InvalidInputError
 from embstore.search.defaults import CACHE_NAME
 from embstore.search.inputs import IndexKind, check_collection_name, check_index
+from embstore.search.note import read_small
 
 NOTE_NAME = "embstore-cli.json"
 """What collections were indexed with, beside the library's other files."""
@@ -173,11 +174,11 @@ def _noted(library: Path, what: str) -> dict[str, str]:
     """Read the note: what is noted of each collection, {} where nothing is."""
     file = library / NOTE_NAME
     try:
-        noted = json.loads(file.read_text(encoding="utf-8")).get(what, {})
+        noted = json.loads(read_small(file)).get(what, {})
         return {str(collection): str(value) for collection, value in noted.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInputError(
             f"{str(file)!r} cannot be read ({error}); delete it and say which model by --model", path=str(file)
         ) from error

@@ -18,6 +18,8 @@ from typing import Any
 HOLDER_NAME = "embstore.lock.json"
 """A file of its own, since a locked one cannot be read on Windows."""
 
+MAX_NOTE_BYTES = 2**24
+
 
 class HolderNote:
     """The note of this process, to be made once it holds the lock.
@@ -57,10 +59,29 @@ class HolderNote:
             self._path.unlink(missing_ok=True)
 
 
+def read_small(file: Path) -> str:
+    """Read a note, of which no honest one is long.
+
+    Raises
+    ------
+    OSError
+        It is not there, or no file: a pipe would be waited for.
+    ValueError
+        It is longer than 16 MiB, or not UTF-8.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(f"{str(file)!r} is no file")
+    with file.open("rb") as opened:
+        content = opened.read(MAX_NOTE_BYTES + 1)
+    if len(content) > MAX_NOTE_BYTES:
+        raise ValueError(f"{str(file)!r} has more than {MAX_NOTE_BYTES} bytes")
+    return content.decode()
+
+
 def read_note(folder: Path) -> dict[str, Any]:
     """Read the note of whoever holds a folder; {} where there is none, or a damaged one."""
     try:
-        note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        note = json.loads(read_small(folder / HOLDER_NAME))
     except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}

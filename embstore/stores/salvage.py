@@ -181,6 +181,7 @@ class Salvage:
             is_standalone = np.array(standalone) == 1
             fits = vector_checksums(model_id, hashes, is_standalone, vectors) == np.array(checksums, dtype=np.int64)
             fits &= is_standalone | (np.array(standalone) == 0)
+            fits &= np.isfinite(vectors).all(axis=1)  # checksums that a stranger has made fit
             sound = {i for i, is_sound in zip(whole, fits.tolist(), strict=True) if is_sound}
         for i, (vector_id, values) in enumerate(group):
             if i in sound:

@@ -42,6 +42,7 @@ PAGE_BYTES = 512  # small pages make small files, of many pages
 HEADER_BYTES = 100
 AS_READ, FORGED = b"\0", b"\1"
 FAULT = "fuzz"
+SLOW_CALLS = ("repair",)
 
 COLUMNS = {
     "models": ["model_id", "model_name", "settings", "dim", "dtype", "created_at", "canary"],
@@ -195,7 +196,8 @@ class Target:
         (library / CACHE_NAME).write_bytes(data[1:])
         _forget_peak()
         before = _peak_bytes()
-        outcomes = read_everything(library)
+        slow = SLOW_CALLS if self.executions % 10 else ()  # a process each
+        outcomes = read_everything(library, without=slow)
         self.executions += 1
         for call, outcome in outcomes.items():
             is_of_forged = data[:1] == FORGED and outcome[1] == WrongVectorError.__name__

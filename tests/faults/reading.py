@@ -9,10 +9,11 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from embstore import CachedSemanticSearchEngine, EmbeddingCache, EmbstoreError
+from embstore import CachedSemanticSearchEngine, EmbeddingCache, EmbstoreError, repair
 from embstore.cli import main
 from embstore.search.defaults import CACHE_NAME
 from tests.fakes import CountingEncoder
@@ -113,8 +114,18 @@ def _command(*arguments: str) -> object:
     return result.exit_code
 
 
+def _repair(folder: Path) -> object:
+    shutil.rmtree(folder / "repaired", ignore_errors=True)
+    with EmbeddingCache(repair(folder / CACHE_NAME, folder / "repaired" / "new.db").path) as cache:
+        assert cache.verify() == []
+        if ENCODER.model_name in [model.model_name for model in cache.models()]:
+            _matrix(cache)
+    return None
+
+
 FOLDER_CALLS: dict[str, Callable[[Path], object]] = {
     "search": _search,
+    "repair": _repair,
     "embstore stats": lambda folder: _command("stats", str(folder)),
     "embstore ls": lambda folder: _command("ls", str(folder)),
     "embstore verify": lambda folder: _command("verify", str(folder)),
@@ -131,11 +142,13 @@ def outcome(call: Callable[[], object]) -> list[object]:
         return ["leaked", type(error).__name__, f"{error}"]
 
 
-def read_everything(folder: Path) -> dict[str, list[object]]:
-    """The outcome of every call on the library of a folder; where it is not opened, of opening it alone."""
+def read_everything(folder: Path, without: Collection[str] = ()) -> dict[str, list[object]]:
+    """The outcome of every call but some on the library of a folder; a cache that is not opened is not asked."""
     opened: list[EmbeddingCache] = []
     outcomes = {"open": outcome(lambda: opened.append(EmbeddingCache(folder / CACHE_NAME, timeout_s=5)))}
     for name, of_folder in FOLDER_CALLS.items():
+        if name in without:
+            continue
         outcomes[name] = outcome(partial(of_folder, folder))
     for cache in opened:
         with cache:
