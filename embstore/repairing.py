@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from embstore.errors import DamagedStoreError, StoreBusyError, StoreError, StorePathError
+from embstore.errors import DamagedStoreError, StoreError, StorePathError
 from embstore.stores.companions import SUFFIXES, check_companions
 from embstore.stores.copying import put_in_place
-from embstore.stores.opening import checked_path, connect
+from embstore.stores.damaged import end_unfinished, writers_waiting
+from embstore.stores.opening import checked_path
 from embstore.stores.pages import Pages
 from embstore.stores.salvage import LostRow, Salvage
 from embstore.stores.sqlite import SQLiteStore
-from embstore.stores.sqlite_errors import sqlite3, translated
 from embstore.stores.tables.carried import CarriedRows
 
 TIMEOUT_S = 30.0  # for those who write to the damaged file
@@ -157,7 +157,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
 
 def _copy(source: Path, copy: Path) -> None:
     """Copy a file, and undo in the copy what a transaction left unfinished."""
-    with _read_lock(source):
+    with writers_waiting(source, TIMEOUT_S):
         there = [suffix for suffix in ("", *_UNFINISHED) if source.with_name(source.name + suffix).exists()]
         for suffix in there:
             beside = source.with_name(source.name + suffix)
@@ -167,23 +167,7 @@ def _copy(source: Path, copy: Path) -> None:
                 why = done.stderr.strip().splitlines()[-1:]
                 raise StoreError(f"{str(beside)!r} cannot be copied beside the new file: {why}", path=str(beside))
     if len(there) > 1:
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(copy, "rw", 0)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-@contextlib.contextmanager
-def _read_lock(source: Path) -> Iterator[None]:
-    """Keep writers waiting, where the file is whole enough for SQLite to lock it."""
-    with contextlib.ExitStack() as locked:
-        try:
-            connection = locked.enter_context(contextlib.closing(connect(source, "ro", TIMEOUT_S)))
-            connection.execute("BEGIN")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: names in the schema are not UTF-8
-            ours = translated(error, str(source), TIMEOUT_S)
-            if isinstance(ours, StoreBusyError):
-                raise ours from error
-        yield
+        end_unfinished(copy)
 
 
 @contextlib.contextmanager

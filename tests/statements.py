@@ -136,7 +136,7 @@ class Statements:
                 return all(self._is_written(module, part) for part in parts)
             case ast.DictComp(value=one) | ast.ListComp(elt=one):
                 return self._is_written(module, one)
-            case ast.Subscript(value=ast.Name() | ast.Attribute() as table):
+            case ast.Subscript(value=table):
                 return self._is_written(module, table)
         return False
 
@@ -182,7 +182,7 @@ def _bindings(module: Module, node: ast.AST, name: str) -> Iterator[ast.expr | a
     while inner in module.parent_of:
         inner = module.parent_of[inner]
         for source in getattr(inner, "generators", []):
-            if isinstance(source.target, ast.Name) and source.target.id == name:
+            if name in {part.id for part in ast.walk(source.target) if isinstance(part, ast.Name)}:
                 yield source.iter
                 return
         if isinstance(inner, ast.Lambda):
@@ -207,5 +207,5 @@ def _bound_in(function: ast.FunctionDef, name: str) -> Iterator[ast.expr | ast.F
         for target in targets:
             if isinstance(target, ast.Name) and target.id == name:
                 yield source or target
-            elif any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(target)):
-                yield ast.Starred(target)  # of something taken apart: a value
+            elif source is not None and name in {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}:
+                yield source  # taken apart

@@ -115,6 +115,8 @@ WRITTEN = [
     "connection.execute(FIND if value else 'SELECT 2')",
     "for sql in ('BEGIN', FIND):\n        connection.execute(sql)",
     "sql = FIND\n    connection.execute(sql)",
+    "sql, other = ('SELECT 1', FIND)\n    connection.execute(other)",
+    "[connection.execute(sql) for sql in (FIND, 'SELECT 1')]",
     "run(connection, FIND)",
 ]
 VALUES = [
@@ -132,6 +134,8 @@ VALUES = [
     "for sql in (FIND, *value):\n        connection.execute(sql)",
     "sql = FIND\n    sql += value\n    connection.execute(sql)",
     "sql, _ = value\n    connection.execute(sql)",
+    "sql, other = (FIND, value)\n    connection.execute(sql)",
+    "[connection.execute(sql) for (sql,) in value]",
     "(sql := value)\n    connection.execute(sql)",
     "run(connection, value)",
     "run(connection, sql=value)",
