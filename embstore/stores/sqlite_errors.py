@@ -83,6 +83,12 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
         return StoreError(f"{path!r}: {type(error).__name__}: {error}", path=path)
     if primary in (BUSY, LOCKED):
         return busy(path, timeout_s)
+    if code in (READONLY_RECOVERY, READONLY_ROLLBACK):
+        return ReadOnlyError(
+            f"{path!r} was left by a process that was killed while it wrote, and can only be read; open it once where "
+            f"it can be written, which rolls that back",
+            path=path,
+        )
     if primary == READONLY:
         return ReadOnlyError(f"{path!r} cannot be written ({error})", path=path)
     if is_about_room(error):

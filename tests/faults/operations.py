@@ -121,15 +121,20 @@ def make_templates(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     for version in (1, 2):
         shutil.copyfile(golden.FOLDER / f"schema_{version}.db", folder / f"version {version}" / "embeddings.db")
-    with EmbeddingCache(folder / "cache" / "embeddings.db") as cache:
+    make_template(folder / "cache" / "embeddings.db")
+    make_killed(folder / "cache" / "embeddings.db", folder / "killed")
+
+
+def make_template(path: Path) -> None:
+    """Make a file with several of everything, and with room in it."""
+    with EmbeddingCache(path) as cache:
         ids = names(0, 60)
         cache.get_many(ids, ids, encoder())
         cache.get_many(names(0, 5), names(0, 5), encoder(), collection="other")
         cache.embed(["a query"], encoder())
-        ids = names(1000, 2000)  # room to give back
+        ids = names(1000, 2000)
         cache.put_many(ids, ids, encoder().vectors(ids), model_name="forgotten")
         cache.clear(model_name="forgotten")
-    make_killed(folder / "cache" / "embeddings.db", folder / "killed")
 
 
 def make_killed(path: Path, folder: Path) -> None:
