@@ -188,6 +188,8 @@ def _hold(folder: Path, open_client: Callable[[Path], Client], check: Check) -> 
         from filelock import FileLock, Timeout
     except ImportError as error:
         raise MissingExtraError("filelock", "chroma", "a library folder") from error
+    with suppress(OSError):  # it is there, or FileLock says what is wrong
+        os.close(os.open(folder / LOCK_NAME, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     lock = FileLock(folder / LOCK_NAME, thread_local=False)  # it may be released by another thread
     try:
         lock.acquire(blocking=False)

@@ -50,7 +50,8 @@ class HolderNote:
         }
         partial = self._path.with_name(f"{HOLDER_NAME}.tmp")
         with suppress(OSError):
-            partial.write_text(json.dumps(note), encoding="utf-8")
+            with open(partial, "w", encoding="utf-8", opener=_private) as file:
+                json.dump(note, file)
             partial.replace(self._path)
 
     def remove(self) -> None:
@@ -76,6 +77,10 @@ def read_small(file: Path) -> str:
     if len(content) > MAX_NOTE_BYTES:
         raise ValueError(f"{str(file)!r} has more than {MAX_NOTE_BYTES} bytes")
     return content.decode()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_note(folder: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ FAULTS: dict[str, list[int]] = {
     "mkdir": [errno.EACCES, errno.ENOSPC],
 }
 UNNOTICED = (HALF, errno.EINTR)
+ONCE = (HALF_THEN_FULL, errno.ENOLCK)  # the latter is waited for, as long as it takes
 COMMITTING = ("sync", "unlink")  # few calls, around the moment that decides: more of them are made to fail
 MOST_CALLS = 60  # of a kind; of more, every second, third, ... fails
 
@@ -162,7 +163,7 @@ def cases_of(operating: Failing, share: int, rng: random.Random) -> Iterator[Cas
         one_in = max(1, share // 10) if kind in COMMITTING else share
         for error in errors:
             for lasting in (False, True):
-                if lasting and error in (*UNNOTICED, HALF_THEN_FULL):
+                if lasting and error in (*UNNOTICED, *ONCE):
                     continue
                 for n in range(1, n_calls + 1, step):
                     if rng.randrange(one_in) == 0:
@@ -174,7 +175,6 @@ def cases_of(operating: Failing, share: int, rng: random.Random) -> Iterator[Cas
 def main(shim: str, folder: Path, share: int, seed: int) -> None:
     templates = folder / "templates"
     make_templates(templates)
-    os.environ["TMPDIR"] = os.environ["SQLITE_TMPDIR"] = str(folder / "now" / "tmp")
     for name in sys.argv[5:] or OPERATIONS:
         operating = Failing(name, folder, Shim(shim))
         for case in cases_of(operating, share, random.Random(f"{seed} {name}")):

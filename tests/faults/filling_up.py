@@ -125,7 +125,6 @@ def look_and_read(operating: Operating, cache: EmbeddingCache | None) -> str:
 
 def main(kind: str, folder: Path, n_cycles: int, seed: int) -> None:
     make_templates(folder / "templates")
-    os.environ["SQLITE_TMPDIR"] = str(folder / "now" / "tmp")
     rng = random.Random(f"{seed} {kind}")
     chosen = [name for name in OPERATIONS if "read" not in name and (kind == "disk" or name in GROWING)]
     operations: dict[str, Operating] = {}

@@ -186,6 +186,11 @@ def difference(state: State, before: State, after: State) -> str:
 # --- operating ------------------------------------------------------------------------------
 
 
+def temporary_files(folder: Path) -> dict[str, str]:
+    """Give what the environment of a process must have for SQLite's temporary files to be in the folder, too."""
+    return {"SQLITE_TMPDIR": str(folder / "now" / "tmp")}
+
+
 class Operating:
     """An operation on a copy of its file, and what it leads to.
 

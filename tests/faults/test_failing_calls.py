@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.failing import Case
-from tests.faults.operations import OPERATIONS
+from tests.faults.operations import OPERATIONS, temporary_files
 from tests.faults.shim import compiled, needs_shim
 from tests.faults.tally import Tally
 
@@ -20,7 +20,12 @@ def run_cases(shim: Path, folder: Path, share: int, operations: list[str]) -> li
     marked.mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.failing", shim, marked, str(share), "7", *operations],
-        env={**os.environ, "LD_PRELOAD": str(shim), "EMBSTORE_SHIM_MARKER": "marked-for-the-shim/now"},
+        env={
+            **os.environ,
+            **temporary_files(marked),
+            "LD_PRELOAD": str(shim),
+            "EMBSTORE_SHIM_MARKER": "marked-for-the-shim/now",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -32,8 +37,9 @@ def is_kept(case: Case) -> bool:
     """Whoever was told of an error finds the state before, anybody else the state after, and either can go on."""
     written = case.error in ("", "UnconfirmedWriteError")
     expected = ("both", "after") if written else ("both", "before")
-    # What cannot be removed stays.
-    beside = [name for name in case.beside if not (case.fault.startswith("unlink") and name.endswith(".part"))]
+    # What cannot be removed stays: what a backup was copied to, and SQLite's temporary files.
+    is_left = case.fault.startswith("unlink")
+    beside = [name for name in case.beside if not (is_left and (name.endswith(".part") or name.startswith("etilqs_")))]
     return case.is_typed and case.state in expected and case.again == "after" and not case.problems and not beside
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.filling_up import Cycle
+from tests.faults.operations import temporary_files
 from tests.faults.tally import Tally
 
 DISK_BYTES = 16 * 2**20
@@ -35,6 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def run_cycles(kind: str, folder: Path, n_cycles: int) -> list[Cycle]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.filling_up", kind, folder, str(n_cycles), "5"],
+        env={**os.environ, **temporary_files(folder)},
         stdout=subprocess.PIPE,
         text=True,
     )
