@@ -99,7 +99,7 @@ class ModelGuard:
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
-        self._encoders: dict[tuple[int, int], tuple[Callable[[], Any], dict[ModelIdentity, _Known]]] = {}
+        self._encoders: dict[tuple[int, int], tuple[Callable[[], Any], dict[tuple[object, ModelIdentity], _Known]]] = {}
 
     def check(
         self,
@@ -193,12 +193,14 @@ class ModelGuard:
             known.model_ids.add(model.model_id)
 
     def _known(self, encoder: NamedEncoder, identity: ModelIdentity) -> _Known:
-        key = (os.getpid(), id(encoder.model))  # the process: a lock that was held at a fork is never released
+        watched, part = encoder.watched
+        key = (os.getpid(), id(watched))  # the process: a lock that was held at a fork is never released
         reference, known = self._encoders.get(key, (None, {}))
-        if reference is None or reference() is not encoder.model:
+        if reference is None or reference() is not watched:
             known = {}
-            self._encoders[key] = (self._reference(encoder.model, key), known)
-        return known.setdefault(identity.stored_as("float32"), _Known())  # the canary is one, whatever is stored
+            self._encoders[key] = (self._reference(watched, key), known)
+        # The canary is one, whatever is stored.
+        return known.setdefault((part, identity.stored_as("float32")), _Known())
 
     def _reference(self, model: Any, key: tuple[int, int]) -> Callable[[], Any]:
         try:

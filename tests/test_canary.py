@@ -267,6 +267,29 @@ def test_what_a_model_stores_after_another_took_its_name_is_refused(cache: Embed
     assert np.array_equal(cache.get("b", "second", new), new.vector("second"))
 
 
+def test_a_bound_method_is_known_again_by_its_object(cache: EmbeddingCache) -> None:
+    class Service:
+        def __init__(self) -> None:
+            self.fake = CountingEncoder()
+            self.other = CountingEncoder(seed=1)
+
+        def embed(self, texts: list[str]) -> np.ndarray:
+            return self.fake.encode(texts)
+
+        def embed_otherwise(self, texts: list[str]) -> np.ndarray:
+            return self.other.encode(texts)
+
+    service = Service()
+    for _ in range(3):
+        cache.get("a", "text", service.embed, model_name="service")
+    assert (service.fake.n_texts, service.fake.n_canaries) == (1, 1)
+    with pytest.raises(ModelChangedError):
+        cache.get("a", "text", service.embed_otherwise, model_name="service")
+    del service
+    gc.collect()
+    assert cache._guard._encoders == {}
+
+
 def test_dead_encoders_are_forgotten(cache: EmbeddingCache) -> None:
     for _ in range(3):
         cache.get("a", "text", CountingEncoder())

@@ -79,10 +79,28 @@ def test_an_empty_name_is_refused_and_not_replaced_by_the_objects_own() -> None:
         as_encoder(CountingEncoder(), "").identity("document")
 
 
-@pytest.mark.parametrize("model", [None, 5, object(), {"encode": 1}])
+@pytest.mark.parametrize("model", [None, 5, object(), {"encode": 1}, dict])
 def test_what_has_no_encode_is_refused(model: Any) -> None:
     with pytest.raises(InvalidTypeError, match=type(model).__name__):
         as_encoder(model)
+
+
+def test_a_function_is_an_encoder_and_needs_a_name() -> None:
+    fake = CountingEncoder()
+    named = as_encoder(lambda texts: fake.vectors(texts).tolist(), "function")
+    assert {named.identity(role) for role in ROLES} == {ModelIdentity("function")}
+    assert np.array_equal(named.encode(["a", "b"], role="query", batch_size=1), fake.vectors(["a", "b"]))
+    with pytest.raises(ModelNameError, match=r"model_name='\.\.\.'"):
+        as_encoder(fake.vectors).identity("document")
+
+
+def test_an_object_with_encode_is_not_called_even_where_it_can_be() -> None:
+    class Callable(CountingEncoder):
+        def __call__(self, texts: list[str]) -> np.ndarray:
+            raise AssertionError
+
+    fake = Callable()
+    assert np.array_equal(as_encoder(fake).encode(["a"], role="document", batch_size=1), fake.vectors(["a"]))
 
 
 def test_a_named_encoder_stays_what_it_is_and_can_be_given_another_name() -> None:

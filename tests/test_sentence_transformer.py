@@ -24,6 +24,7 @@ from embstore import (
     SemanticSearchEngine,
 )
 from embstore.encoders import as_encoder, sentence_transformer
+from embstore.encoders.fingerprint import fingerprint
 from embstore.encoders.sentence_transformer import PACKAGED_MODEL
 
 SENTENCES = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
@@ -274,33 +275,34 @@ class Anything:
 
 
 def test_a_fingerprint_is_that_of_names_and_bytes_of_weights_and_configuration(tmp_path: Path) -> None:
-    def fingerprint() -> str:
-        return sentence_transformer._fingerprint(Anything(), tmp_path)
+    def found_now() -> str:
+        return fingerprint(Anything(), tmp_path)
 
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text("{}")
-    found = [fingerprint()]
+    found = [found_now()]
     (tmp_path / "README.md").write_text("words change no vector")
-    assert fingerprint() == found[0]
+    assert found_now() == found[0]
     for change in (
         lambda: (tmp_path / "model.safetensors").write_bytes(b"other weights"),
         lambda: (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}'),
         lambda: (tmp_path / "1_Pooling").rename(tmp_path / "2_Pooling"),
         lambda: (tmp_path / "modules.json").touch(),
+        lambda: (tmp_path / "model.onnx_data").write_bytes(b"weights of an ONNX model over 2 GB"),
     ):
         change()
-        found.append(fingerprint())
-    assert len(set(found)) == 5
+        found.append(found_now())
+    assert len(set(found)) == 6
 
 
 def test_a_fingerprint_is_computed_once_an_object(tmp_path: Path) -> None:
     anything = Anything()
     (tmp_path / "config.json").write_text("{}")
-    first = sentence_transformer._fingerprint(anything, tmp_path)
+    first = fingerprint(anything, tmp_path)
     (tmp_path / "config.json").write_text("{ }")
-    assert sentence_transformer._fingerprint(anything, tmp_path) == first
-    assert sentence_transformer._fingerprint(Anything(), tmp_path) != first
+    assert fingerprint(anything, tmp_path) == first
+    assert fingerprint(Anything(), tmp_path) != first
 
 
 @pytest.mark.model

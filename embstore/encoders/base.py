@@ -76,6 +76,11 @@ class NamedEncoder:
         """How many values the model's vectors have, as far as it says so without encoding."""
         return None
 
+    @property
+    def watched(self) -> tuple[Any, object]:
+        """The object by whose life and identity the encoder is known again, and which part of it encodes."""
+        return self.model, None
+
     def identity(self, role: Role) -> ModelIdentity:
         """Tell whose vectors `encode` gives for a role, read anew from the live object."""
         role = self._distinct(role)

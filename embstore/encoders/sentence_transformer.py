@@ -6,12 +6,12 @@ import hashlib
 import math
 import re
 import sys
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from embstore.encoders.base import NamedEncoder, without_surrogates
+from embstore.encoders.fingerprint import fingerprint
 from embstore.errors import MissingExtraError, ModelLoadError
 from embstore.identity import Role, Setting
 
@@ -20,10 +20,7 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 # In the order in which SentenceTransformer.encode_query and encode_document look for them.
 _PROMPT_NAMES: Mapping[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-_FINGERPRINTED = {".bin", ".h5", ".jinja", ".json", ".model", ".onnx", ".pt", ".py", ".safetensors", ".txt", ".xml"}
 _NUMBERED_MODULE = re.compile(r"\d+_\w+")
-
-_fingerprints: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def is_sentence_transformer(model: object) -> bool:
@@ -128,7 +125,7 @@ class SentenceTransformerEncoder(NamedEncoder):
         settings: dict[str, Setting] = {}
         folder = _model_folder(_origin(model)) if model.module_kwargs is not None else None
         if folder:
-            settings["fingerprint"] = _fingerprint(model, folder)
+            settings["fingerprint"] = fingerprint(model, folder)
         else:
             # The commit that a tag or branch stood for, which the library also knows offline.
             commit = getattr(_config(model), "_commit_hash", None)
@@ -177,15 +174,3 @@ def _length(model: Any, role: Role) -> int | None:
     """Count the most tokens that the model reads of a text of this role."""
     length = getattr(model[0], f"{role}_length", None) or getattr(model, "max_seq_length", None)
     return None if length is None or math.isinf(length) else int(length)
-
-
-def _fingerprint(model: Any, folder: Path) -> str:
-    """Hash the weight and config files of a folder: 32 hex digits, computed once a model object."""
-    if model not in _fingerprints:
-        digest = hashlib.sha256()
-        for file in sorted(f for f in folder.rglob("*") if f.suffix in _FINGERPRINTED and f.is_file()):
-            with file.open("rb") as content:
-                digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-        _fingerprints[model] = digest.hexdigest()[:32]
-    return _fingerprints[model]
