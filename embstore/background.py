@@ -9,6 +9,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
+# Waiting for a piece, somebody looks this often whether the thread is still there: CPython 3.11 gives an exception that
+# cancels a thread to the one that this thread is just beginning.
+_LOOK_S = 1.0
+
 
 class _Piece:
     """A piece of work, and what becomes of it."""
@@ -16,6 +20,7 @@ class _Piece:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._error: BaseException | None = None
+        self._is_done = False
         self._under_way = threading.Lock()
         self._under_way.acquire()
 
@@ -25,16 +30,33 @@ class _Piece:
         except BaseException as error:
             self._error = error
         finally:
+            self._is_done = True
             self._under_way.release()
 
-    def wait(self) -> None:
-        with self._under_way:
-            pass
+    def wait(self, running: threading.Lock) -> None:
+        while not self._is_done and not self._under_way.acquire(timeout=_LOOK_S):
+            if not running.locked() and not self._is_done:
+                self.run()
 
     def raise_error(self) -> None:
         error, self._error = self._error, None  # its traceback leads back here
         if error is not None:
             raise error
+
+
+class _Running:
+    """Held by a thread as long as it runs: whatever it ends by, also before its first line, lets go of it."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock: threading.Lock | None = lock
+
+    def release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    def __del__(self) -> None:
+        self.release()
 
 
 class Background:
@@ -64,9 +86,9 @@ class Background:
 
     def wait(self) -> None:
         """Wait for the work that is under way, and raise the error that it ended with."""
-        if self._piece is None:
+        if self._piece is None or self._running is None:
             return
-        self._piece.wait()  # an interrupt leaves it under way
+        self._piece.wait(self._running)  # an interrupt leaves it under way
         piece, self._piece = self._piece, None
         piece.raise_error()
 
@@ -75,7 +97,7 @@ class Background:
         running.acquire()
         try:
             self._running = running
-            _thread.start_new_thread(_run, (self._pieces, running))
+            _thread.start_new_thread(_run, (self._pieces, _Running(running)))
         except RuntimeError:  # the interpreter is ending, or there can be no more threads
             self._running = None
         return self._running is not None
@@ -95,10 +117,10 @@ class Background:
         self._pieces.put(None)  # where an interrupt kept the block from ending
 
 
-def _run(pieces: SimpleQueue[_Piece | None], running: threading.Lock) -> None:
+def _run(pieces: SimpleQueue[_Piece | None], running: _Running) -> None:
     try:
         while (piece := pieces.get()) is not None:
             piece.run()
             del piece  # what it refers to is not kept until the next one comes
     finally:
-        running.release()
+        running.release()  # the traceback of an error that is being raised can keep this very frame

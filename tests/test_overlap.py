@@ -147,6 +147,16 @@ def test_an_interrupt_while_waiting_for_the_writer_keeps_what_was_encoded(
     assert len(cache) == encoder.n_texts
 
 
+def test_work_of_a_thread_that_came_to_nothing_is_done_by_the_caller(
+    cache: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython 3.11 gives an exception that cancels a thread to the one that it is just beginning."""
+    monkeypatch.setattr(background._thread, "start_new_thread", lambda run, arguments: None)
+    monkeypatch.setattr(background, "_LOOK_S", 0.01)
+    assert (cache.get_many(IDS, TEXTS, encoder, batch_size=10) == encoder.vectors(TEXTS)).all()
+    assert len(cache) == 100
+
+
 AT_EXIT = """
 import sys, threading, time
 from embstore import EmbeddingCache, filling
