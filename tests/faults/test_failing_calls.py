@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults.failing import Case
@@ -17,7 +18,7 @@ from tests.faults.tally import Tally
 
 def run_cases(shim: Path, folder: Path, share: int, operations: list[str]) -> list[Case]:
     marked = folder / "marked-for-the-shim"
-    marked.mkdir()
+    marked.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.failing", shim, marked, str(share), "7", *operations],
         env={
@@ -47,7 +48,14 @@ def is_kept(case: Case) -> bool:
 def test_whatever_call_fails_there_is_an_error_and_the_state_before_or_the_state_after(
     tmp_path: Path, tally: Tally, rounds: Callable[[int, int], int]
 ) -> None:
-    cases = run_cases(compiled(tmp_path), tmp_path, rounds(140, 1), list(OPERATIONS))
+    shim, share, n_processes = compiled(tmp_path), rounds(140, 1), rounds(1, 4)
+    folders = [tmp_path / f"{i}" for i in range(n_processes)]
+    with ThreadPoolExecutor(n_processes) as pool:
+        runs = [
+            pool.submit(run_cases, shim, folder, share, list(OPERATIONS)[i::n_processes])
+            for i, folder in enumerate(folders)
+        ]
+        cases = [case for run in runs for case in run.result()]
     third = [case for case in cases if not is_kept(case)]
     tally.add(
         "a system call fails",
