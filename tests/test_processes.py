@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import select
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 
 from embstore import EmbeddingCache
+from embstore.stores import opening
+from embstore.stores.sqlite_errors import sqlite3
 from tests.fakes import CountingEncoder, HookedEncoder
 from tests.files import rows
 
@@ -286,6 +289,47 @@ def test_a_child_that_comes_out_of_the_block_that_it_was_forked_in_leaves_it_to_
             pass
         assert Path(f"{cache.path}-journal").exists() == (kind == "writing")
     assert (len(cache), cache.verify()) == (2 if kind == "writing" else 1, [])
+
+
+@needs_fork
+@pytest.mark.parametrize("way", ["the end of a thread", "close"])
+def test_a_fork_waits_until_another_thread_has_closed_its_connection(
+    way: str, cache: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of it that thread has locks of SQLite's, which nobody would release in the child."""
+    cache.get("a", "text", encoder)
+    closing, forking = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    class Slow(sqlite3.Connection):
+        def close(self) -> None:
+            closing.set()
+            forking.wait(10)
+            threading.Event().wait(0.2)  # nothing tells when fork() has begun to wait
+            super().close()
+            order.append("closed")
+
+    monkeypatch.setattr(opening.sqlite3, "connect", functools.partial(sqlite3.connect, factory=Slow))
+
+    def use() -> None:
+        other.get("b", "more", encoder)
+        if way == "close":
+            other.close()
+
+    forking.set()
+    with EmbeddingCache(cache.path) as other:
+        order.clear()
+        closing.clear()
+        forking.clear()
+        thread = threading.Thread(target=use)
+        thread.start()
+        closing.wait()
+        forking.set()
+        with forked(lambda: None):
+            order.append("forked")
+        thread.join()
+        forking.set()
+    assert order[:2] == ["closed", "forked"]
 
 
 @needs_fork

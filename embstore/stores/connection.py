@@ -27,6 +27,7 @@ class _Handle:
         self.pid = os.getpid()
         self.is_writing = False
         self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
+        self.transaction = forks.transaction()  # kept, as a thread that ends has no locals any more
 
     def is_in_use(self) -> bool:
         """Tell whether a block goes on with the connection; SQLite may have rolled its transaction back already."""
@@ -34,7 +35,8 @@ class _Handle:
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # at the end of the interpreter os may be gone
         if self.pid == getpid():
-            self.connection.close()
+            with self.transaction:  # a fork in the middle of it would leave a lock of SQLite's taken in the child
+                self.connection.close()
 
 
 class Database:
@@ -198,7 +200,7 @@ class Database:
             self._closed = True
             handles = [handle for handle in self._handles if handle.pid == os.getpid()]
         for handle in handles:
-            with handle.lock:
+            with forks.transaction(), handle.lock:
                 handle.connection.close()
 
     def disown(self) -> None:
