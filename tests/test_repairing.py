@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -317,6 +318,22 @@ def test_a_file_that_is_being_written_is_waited_for(damaged: Path, new: Path, mo
             repair(damaged, new)
         writer.execute("ROLLBACK")
     assert not new.exists()
+
+
+def test_nobody_commits_while_the_file_is_copied(damaged: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = subprocess.run
+
+    def write_and_copy(*arguments: Any, **options: Any) -> Any:
+        with closing(sqlite3.connect(damaged, timeout=0, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM texts")
+            with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+                writer.execute("COMMIT")
+            writer.execute("ROLLBACK")
+        return copy(*arguments, **options)
+
+    monkeypatch.setattr("embstore.repairing.subprocess.run", write_and_copy)
+    assert repair(damaged, new).ok
 
 
 @pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
