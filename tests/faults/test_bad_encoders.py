@@ -182,10 +182,14 @@ WAYS: dict[str, Fill] = {
 }
 
 
+def is_quick(i: int, way: str) -> bool:
+    return i < len(WAYS) or way != "an engine on Chroma"
+
+
 def each_by(kinds: Iterable[str], n_short: int = 1) -> list[object]:
     """Every kind with every way; in the short form each with one or more of the ways in turn."""
     return [
-        pytest.param(kind, way, marks=[] if (i + j) % len(WAYS) < n_short else [pytest.mark.slow])
+        pytest.param(kind, way, marks=[] if (i + j) % len(WAYS) < n_short and is_quick(i, way) else [pytest.mark.slow])
         for i, kind in enumerate(kinds)
         for j, way in enumerate(WAYS)
     ]

@@ -141,7 +141,7 @@ def run(
     return results, encoder.texts, without_moments(file), years
 
 
-@pytest.mark.parametrize("index", ["exact", "chroma"])
+@pytest.mark.parametrize("index", ["exact", pytest.param("chroma", marks=pytest.mark.slow)])
 def test_nothing_depends_on_the_clock(
     index: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, rounds: Callable[[int, int], int]
 ) -> None:

@@ -207,7 +207,7 @@ def create_together(begin: Barrier, folder: Path, k: int, n_files: int) -> None:
 
 
 def test_processes_that_create_a_file_together_all_store_in_it(tmp_path: Path, tally: Tally, is_whole: bool) -> None:
-    n_processes, n_files = (16, 25) if is_whole else (3, 3)
+    n_processes, n_files = (16, 25) if is_whole else (2, 4)
     begin = spawn.Barrier(n_processes)
     processes = [spawn.Process(target=create_together, args=(begin, tmp_path, k, n_files)) for k in range(n_processes)]
     for process in processes:

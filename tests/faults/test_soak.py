@@ -85,7 +85,7 @@ def measure(path: Path, users: list[User], duration_s: float) -> list[tuple[int,
 
 @needs_proc
 def test_long_use_takes_no_more_memory_files_and_room(cache_path: Path, tally: Tally, is_whole: bool) -> None:
-    duration_s = 600.0 if is_whole else 3.0
+    duration_s = 600.0 if is_whole else 2.0
     warm_up = [User(cache_path, number) for number in range(N_THREADS)]
     measure(cache_path, warm_up, duration_s / 10)
     n_files = n_open_files()
