@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embstore.codec import Vectors
 from embstore.identity import Dtype, ModelIdentity, Setting
+from embstore.stores.contents import ContentStore
 from embstore.stores.texts import TextStore
 
 
@@ -139,7 +140,7 @@ class Problem:
         return f"{self.table} {self.key}: {self.what}" if self.key else f"{self.table}: {self.what}"
 
 
-class Store(Protocol):
+class Store(ContentStore, Protocol):
     """Where rows live.
 
     Every method is atomic. Several writes in one `writing` block are atomic together. Methods may be called from

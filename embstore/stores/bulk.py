@@ -50,7 +50,7 @@ class Listing:
             One is not.
         """
         if not {*map(type, collections), *map(type, doc_ids)} <= {str}:
-            raise _rows_missing("ids that are no texts")
+            raise rows_missing("ids that are no texts")
         return cls(collections, doc_ids, vector_ids, checksums)
 
     def take(self, at: npt.NDArray[np.intp]) -> Listing:
@@ -81,7 +81,7 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
         np.concatenate([documents.NO_IDS, *(some.checksums for some in there)]),
     )
     if len(listing.doc_ids) != documents.count_of_model(connection, model.model_id, collection):
-        raise _rows_missing("damaged keys")
+        raise rows_missing("damaged keys")
     return listing.take(np.argsort(listing.vector_ids, kind="stable"))
 
 
@@ -137,11 +137,11 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
     read = vector_rows.read_together(connection, vector_ids, model)
     if read is not None:
         sums, values = read
-        if is_content(sums[row_of], _content_sums(model, listing)).all():
+        if is_content(sums[row_of], content_sums_of_listing(model, listing)).all():
             return as_vectors(values), row_of
     rows = vector_rows.read(connection, vector_ids, model)
     sound = rows.sound(model.model_id, rows.content_hashes)[row_of]
-    sound &= content_sums(rows.content_hashes)[row_of] == _content_sums(model, listing)
+    sound &= content_sums(rows.content_hashes)[row_of] == content_sums_of_listing(model, listing)
     if not sound.all():
         damaged = [listing.doc_ids[i] for i in np.flatnonzero(~sound).tolist()]
         raise DamagedStoreError(
@@ -176,7 +176,7 @@ def read_truncated(connection: Connection, model: StoredModel, listing: Listing,
     return shorter
 
 
-def _content_sums(model: StoredModel, listing: Listing) -> Words:
+def content_sums_of_listing(model: StoredModel, listing: Listing) -> Words:
     """Give what the contents that the documents were written for make up of their checksums: (n,)."""
     names = dict.fromkeys(listing.collections)
     if len(names) == 1:
@@ -208,7 +208,7 @@ def list_vector_ids(
     """
     ids = documents.vector_ids(connection, model.model_id, collection)
     if len(ids) != documents.count_of_model(connection, model.model_id, collection):
-        raise _rows_missing("damaged keys")
+        raise rows_missing("damaged keys")
     return np.unique(ids, return_counts=True)
 
 
@@ -241,5 +241,6 @@ def list_range(
     return listing.take(np.flatnonzero((listing.vector_ids >= first_id) & (listing.vector_ids <= last_id)))
 
 
-def _rows_missing(why: str) -> DamagedStoreError:
+def rows_missing(why: str) -> DamagedStoreError:
+    """Give the error for a table of documents that would not be read whole."""
     return DamagedStoreError(f"the table documents has {why}, and reading it would leave documents out; see verify()")

@@ -19,8 +19,8 @@ from embstore.stores import bulk, copying, forgetting, opening, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.copying import OnProgress
+from embstore.stores.sqlite_contents import SQLiteContents
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.sqlite_models import SQLiteModels
 from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.tables import collections, documents, encodings, joined, models, vectors
 
@@ -33,7 +33,7 @@ MOST_GROUP_ROWS = 10_000
 _logger = logging.getLogger("embstore.stores")
 
 
-class SQLiteStore(SQLiteModels):
+class SQLiteStore(SQLiteContents):
     """A `Store` in one SQLite file; see `embstore.stores.base.Store` for what each method does.
 
     Parameters

@@ -38,6 +38,17 @@ class SQLiteTexts:
         with self._database.reading() as connection:
             return _find(connection, name)
 
+    def list_collections(self) -> list[StoredCollection]:
+        """See `TextStore.list_collections`.
+
+        Raises
+        ------
+        DamagedStoreError
+            The row of one is not what was written.
+        """
+        with self._database.reading() as connection:
+            return collections.list_all(connection)
+
     def ensure_collection(self, name: str, identity: ModelIdentity) -> StoredCollection:
         """See `TextStore.ensure_collection`: takes no write lock where there is nothing to write."""
         found = self.find_collection(name)

@@ -54,6 +54,9 @@ class TextStore(Protocol):
     def find_collection(self, name: str) -> StoredCollection | None:
         """Give a collection."""
 
+    def list_collections(self) -> list[StoredCollection]:
+        """List the collections, by name."""
+
     def ensure_collection(self, name: str, identity: ModelIdentity) -> StoredCollection:
         """Give a collection, stored now where it was not; one with texts keeps its model, an empty one takes this."""
 

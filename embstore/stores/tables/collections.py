@@ -51,6 +51,12 @@ def find(connection: Connection, name: str) -> StoredCollection | None:
     return None if row is None else checked(row)
 
 
+def list_all(connection: Connection) -> list[StoredCollection]:
+    """Read all collections, by name; DamagedStoreError where the row of one is not what was written."""
+    rows = connection.execute(ALL).fetchall() if exists(connection) else []
+    return sorted((checked(row) for row in rows), key=lambda collection: collection.name)
+
+
 def put(connection: Connection, collection: StoredCollection) -> None:
     """Write a collection in place of any of its name."""
     fields = _fields(collection)

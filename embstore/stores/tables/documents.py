@@ -233,12 +233,33 @@ def put(
     content_hashes: Sequence[bytes],
 ) -> None:
     """Point distinct doc_ids at the vectors of contents, which are stored."""
+    rows = _rows(model, collection, doc_ids, content_hashes)
+    if _insert(connection, rows) < len(rows):
+        connection.executemany(UPDATE, rows)
+
+
+def insert(
+    connection: Connection,
+    model: StoredModel,
+    collection: str,
+    doc_ids: Sequence[str],
+    content_hashes: Sequence[bytes],
+) -> int:
+    """Point those of distinct doc_ids that are not there at vectors of contents, which are; count them."""
+    return _insert(connection, _rows(model, collection, doc_ids, content_hashes))
+
+
+def _rows(
+    model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
+) -> list[tuple[int, str, str, bytes, int]]:
     checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes).tolist()
-    rows = list(zip(repeat(model.model_id), repeat(collection), doc_ids, content_hashes, checksums, strict=False))
+    return list(zip(repeat(model.model_id), repeat(collection), doc_ids, content_hashes, checksums, strict=False))
+
+
+def _insert(connection: Connection, rows: list[tuple[int, str, str, bytes, int]]) -> int:
     before = connection.total_changes
     connection.executemany(INSERT, rows)
-    if connection.total_changes - before < len(rows):
-        connection.executemany(UPDATE, rows)
+    return connection.total_changes - before
 
 
 def delete(connection: Connection, model_id: int, collection: str, doc_ids: Sequence[str] | None) -> int:

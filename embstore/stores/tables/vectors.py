@@ -40,6 +40,12 @@ PRAGMA cache_size = -{kib}
 
 _INDEX_BYTES_A_ROW = 80  # of the index on hashes, as full as random keys leave it
 
+IDS = """
+SELECT vector_id
+FROM vectors
+WHERE model_id = ?
+"""
+
 LAST_ID = """
 SELECT max(vector_id)
 FROM vectors
@@ -83,6 +89,12 @@ WHERE model_id = ?
 def last_id(connection: Connection) -> int:
     """Give the highest vector_id: no fewer than there are vectors, and read without counting them."""
     return int(connection.execute(LAST_ID).fetchone()[0] or 0)
+
+
+def ids(connection: Connection, model_id: int) -> npt.NDArray[np.int64]:
+    """List the vectors of a model, ascending: (n,)."""
+    found = connection.execute(IDS, (model_id,)).fetchall()
+    return np.unique(np.array([row[0] for row in found], dtype=np.int64))
 
 
 def find_ids(connection: Connection, model_id: int, content_hashes: Sequence[bytes]) -> dict[bytes, int]:
