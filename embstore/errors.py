@@ -41,6 +41,18 @@ class OutOfRangeError(InvalidInputError):
     """A vector has a value that is too large for the format in which its model is stored."""
 
 
+class SourceError(InvalidInputError):
+    """What vectors are to be taken from is not there, broken, or something else.
+
+    Attributes
+    ----------
+    path : str
+        The file or the folder.
+    """
+
+    path: str
+
+
 class UnknownDocumentError(EmbstoreError, KeyError):
     """No such `doc_id` is stored for the model that was named."""
 
@@ -162,6 +174,21 @@ class StoreClosedError(StoreError, ValueError):
 
 class DamagedStoreError(StoreError, ValueError):
     """Stored bytes are not the ones that were written."""
+
+
+# --- exports --------------------------------------------------------------------------------
+
+
+class TargetError(EmbstoreError, OSError):
+    """An export cannot be written: something is there already, or nothing can be put there.
+
+    Attributes
+    ----------
+    path : str
+        The file or the folder.
+    """
+
+    path: str
 
 
 # --- search ---------------------------------------------------------------------------------

@@ -114,6 +114,32 @@ class PutEmbeddings(KnownTexts):
             self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))
         return n_new
 
+    def identity_of(
+        self,
+        model: Any = None,
+        *,
+        model_name: str | None = None,
+        settings: Mapping[str, Setting] | None = None,
+        role: Role = "document",
+    ) -> ModelIdentity:
+        """Tell under which identity `put_many` would store vectors of a model; nothing is written.
+
+        Parameters
+        ----------
+        model, model_name, settings, role
+            As of `put_many`; a model may also be the name of one that can be loaded.
+
+        Returns
+        -------
+        ModelIdentity
+
+        Raises
+        ------
+        InvalidInputError, ModelNameError, ModelLoadError, AmbiguousModelError
+            Neither is given, or it is not clear which.
+        """
+        return self._owner(model, model_name, settings, check_role(role))[0]
+
     def _owner(
         self, model: Any, model_name: str | None, settings: Mapping[str, Setting] | None, role: Role
     ) -> tuple[ModelIdentity, NamedEncoder | None]:

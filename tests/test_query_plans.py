@@ -43,6 +43,7 @@ PLANS = {
     "models.DELETE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "vectors.FIND_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
     "vectors.ALL_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
+    "vectors.IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "vector_rows.READ": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
     "vector_rows.READ_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "vector_rows.TOGETHER": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],

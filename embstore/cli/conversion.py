@@ -37,7 +37,7 @@ def convert(
     PATH is a library or a database file. No text is encoded again. All vectors are converted or, where something is
     wrong with one of them, none.
     """
-    wanted = None if settings is None else _settings(settings)
+    wanted = None if settings is None else read_settings(settings)
     with EmbeddingCache(database_in(path)) as cache:
         n_converted = cache.convert(model_name, dtype=dtype, role=role, settings=wanted)
         freed_bytes = cache.compact() if compact else 0
@@ -48,7 +48,8 @@ def convert(
     click.echo(f"{counted(n_converted, 'vector')} converted to {dtype}{freed}")
 
 
-def _settings(text: str) -> dict[str, Any]:
+def read_settings(text: str) -> dict[str, Any]:
+    """Give the settings of a model that a command was given as JSON."""
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError) as error:

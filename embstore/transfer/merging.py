@@ -1,0 +1,135 @@
+"""Merging: all of one cache file into another, as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from embstore.canary import check_same_model
+from embstore.errors import DamagedStoreError, ModelChangedError, SourceError
+from embstore.progress import progress_bar
+from embstore.stored import StoredEmbeddings
+from embstore.stores.base import Store, StoredModel
+from embstore.stores.texts import StoredCollection, StoredText
+from embstore.transfer.incoming import Incoming
+from embstore.transfer.report import Conflict, TransferReport
+
+ROWS_AT_ONCE = 1000
+
+
+def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None = None) -> TransferReport:
+    """Take all that another cache file holds and this one does not, in transactions of 1,000 rows.
+
+    Models come under their whole identities, with their canaries and formats; vectors bit for bit, with the mark of
+    those that were cached without an id; documents in their collections, and texts with their metadata. What is in
+    both files is compared. Where they differ, this one keeps what it has, and the report names it. The vectors of a
+    model that has another dimension or another canary here are not taken. Merging again stores nothing.
+
+    Parameters
+    ----------
+    cache : EmbeddingCache
+        Where everything comes to.
+    source : str or Path
+        Another cache file. It is only read, but brought to the present version of the schema where it is older.
+    progress : bool, optional
+        Show a progress bar; by default where stderr is a terminal.
+
+    Returns
+    -------
+    TransferReport
+
+    Raises
+    ------
+    SourceError
+        There is no such file, or it is the one of `cache`.
+    DamagedStoreError
+        The source is damaged, and nothing of it was stored.
+    StoreError
+        One of the files cannot be used. In each case the message says what was stored before.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise SourceError(f"{str(path)!r} is no file; give the cache file to be merged", path=str(path))
+    if path.samefile(cache.path):
+        raise SourceError(f"{str(path)!r} is the very cache that it would be merged into", path=str(path))
+    incoming = Incoming(cache.store, str(path))
+    with StoredEmbeddings(path) as other, incoming.telling():
+        _check_sound(other)
+        n_rows = sum(model.n_vectors for model in other.models())
+        with progress_bar(n_rows, "merging", progress, unit="row") as bar:
+            for model in other.store.find_models():
+                if not _has_another(incoming, model):
+                    _take_contents(incoming, other.store, model, bar.update)
+        for collection in other.store.texts.list_collections():
+            _take_texts(incoming, other.store, collection)
+    return incoming.report()
+
+
+def _check_sound(source: StoredEmbeddings) -> None:
+    """Refuse a file with any damage as a whole: what a damaged index leaves out is missed by no reading of rows."""
+    problems = source.verify()
+    if problems:
+        raise DamagedStoreError(
+            f"{str(source.path)!r} is damaged: {problems[0]} (and {len(problems) - 1} more); "
+            f"`embstore repair {source.path} -o NEW` saves the rest in a new file, which can be merged",
+            path=str(source.path),
+        )
+
+
+def _has_another(incoming: Incoming, model: StoredModel) -> bool:
+    """Tell whether the store has another model of the same identity, and note that as a conflict."""
+    mine = incoming.store.find_model(model.identity)
+    if mine is None:
+        return False
+    if mine.dim == model.dim:
+        if mine.canary is None or model.canary is None:
+            return False
+        with suppress(ModelChangedError):
+            check_same_model(model.identity, mine.canary, model.canary)
+            return False
+    incoming.conflicts.append(Conflict("model", str(model.identity)))
+    return True
+
+
+def _take_contents(incoming: Incoming, source: Store, model: StoredModel, on_rows: Callable[[int], object]) -> None:
+    def find() -> StoredModel | None:
+        return incoming.store.find_model(model.identity)
+
+    def ensure(dim: int) -> StoredModel:
+        return incoming.store.ensure_model(model.identity, dim, model.canary)
+
+    if find() is None:
+        ensure(model.dim)  # also where it has no vectors
+    for page in source.contents(model, batch_rows=ROWS_AT_ONCE):
+        incoming.take(page, find, ensure)
+        on_rows(len(page.content_hashes))
+
+
+def _take_texts(incoming: Incoming, source: Store, collection: StoredCollection) -> None:
+    """Put the texts of a collection that are new into the one of the same name."""
+    texts = incoming.store.texts
+    mine = texts.ensure_collection(collection.name, collection.identity)
+    if mine.identity != collection.identity:
+        incoming.conflicts.append(Conflict("collection", str(collection.identity), collection=collection.name))
+        return
+    text_ids = source.texts.text_ids(collection.name)
+    for start in range(0, len(text_ids), ROWS_AT_ONCE):
+        given = list(source.texts.read(collection.name, text_ids[start : start + ROWS_AT_ONCE]).values())
+        if _new_texts(incoming.store, collection.name, given):
+            with incoming.store.writing():
+                new = _new_texts(incoming.store, collection.name, given)
+                texts.put(collection.name, new)
+            incoming.n_texts += len(new)
+        there = texts.find(collection.name, [text.doc_id for text in given])
+        incoming.conflicts += [
+            Conflict("text", None, text.content_hash.hex(), collection.name, text.doc_id)
+            for text in given
+            if there[text.doc_id] != text
+        ]
+
+
+def _new_texts(store: Store, collection: str, given: Sequence[StoredText]) -> list[StoredText]:
+    """Give the texts whose doc_ids a collection does not have, or has damaged."""
+    there = store.texts.find(collection, [text.doc_id for text in given])
+    return [text for text in given if there.get(text.doc_id) is None]

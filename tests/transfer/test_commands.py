@@ -1,0 +1,85 @@
+"""`embstore import`, `export` and `merge`, as a script meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from embstore import EmbeddingCache, content_hash
+from embstore.cli import main
+from tests.fakes import CountingEncoder
+
+
+def run(*arguments: str | Path, exit_code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == exit_code, result.output
+    return result.output
+
+
+@pytest.fixture
+def home_made(tmp_path: Path, encoder: CountingEncoder) -> Path:
+    folder = tmp_path / "home-made"
+    folder.mkdir()
+    index: dict[str, Any] = {}
+    for doc_id in ("a", "b"):
+        np.save(folder / f"{doc_id}.npy", encoder.vector(doc_id))
+        index[doc_id] = content_hash(doc_id).hex()
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def test_import_makes_a_library_and_says_what_it_stored(tmp_path: Path, home_made: Path) -> None:
+    library = tmp_path / "library"
+    told = run("import", library, home_made, "--from", "npy", "--model-name", "fake")
+    assert (
+        told
+        == f"{home_made}: 2 vectors, 2 documents and 0 texts stored; 0 vectors were there; 0 skipped, 0 otherwise\n"
+    )
+    with EmbeddingCache(library / "embeddings.db") as cache:
+        assert len(cache) == 2
+
+
+def test_import_takes_settings_a_collection_and_a_format(tmp_path: Path, home_made: Path) -> None:
+    path = tmp_path / "new.db"
+    options = ("--settings", '{"revision": "1"}', "--collection", "mine", "--dtype", "float16", "--role", "query")
+    run("import", path, home_made, "--from", "npy", "--model-name", "m", *options)
+    with EmbeddingCache(path) as cache:
+        (model,) = cache.models()
+        assert model.settings == {"revision": "1", "role": "query", "dtype": "float16"}
+        assert [(d.collection, d.doc_id) for d in cache.documents()] == [("mine", "a"), ("mine", "b")]
+
+
+def test_what_was_skipped_is_told_and_the_exit_code_is_1(tmp_path: Path, home_made: Path) -> None:
+    (home_made / "a.npy").unlink()
+    arguments = ("import", tmp_path / "library", home_made, "--from", "npy", "--model-name", "fake")
+    assert "skipped: " in run(*arguments, exit_code=1)
+    report = json.loads(run(*arguments, "--json", exit_code=1))
+    assert (report["n_stored"], report["n_present"], report["ok"]) == (0, 1, False)
+    assert report["n_skipped"] == {"its file is not there": 1}
+
+
+def test_a_broken_source_is_exit_code_2_and_one_line(tmp_path: Path, home_made: Path) -> None:
+    (home_made / "a.npy").write_bytes(b"")
+    os.utime(home_made / "index.json")
+    result = CliRunner().invoke(
+        main, ["import", str(tmp_path / "new.db"), str(home_made), "--from", "npy", "--model-name", "m"]
+    )
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.rstrip().endswith("nothing was stored")
+
+
+def test_merge_takes_a_library_or_a_file(tmp_path: Path, encoder: CountingEncoder) -> None:
+    with EmbeddingCache(tmp_path / "theirs" / "embeddings.db") as cache:
+        cache.get("a", "one", encoder)
+    told = run("merge", tmp_path / "mine.db", tmp_path / "theirs")
+    assert "1 vector, 1 document and 0 texts stored" in told
+    report = json.loads(run("merge", tmp_path / "mine.db", tmp_path / "theirs" / "embeddings.db", "--json"))
+    assert (report["n_present"], report["ok"]) == (1, True)
+    run("merge", tmp_path / "mine.db", tmp_path / "nowhere", exit_code=2)
