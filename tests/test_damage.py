@@ -17,10 +17,12 @@ from embstore import DamagedStoreError, EmbeddingCache, EmbstoreError
 from embstore.checksums import vector_checksums
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity, content_hash
+from embstore.stores import stopping
 from embstore.stores.sqlite_errors import sqlite3
 from embstore.stores.tables import collections, documents
 from embstore.stores.tables.models import checksum
 from tests.fakes import CountingEncoder
+from tests.faults.pages import lead_back
 from tests.files import change, connection, flip_bit, rows
 
 IDS = [f"doc {i}" for i in range(20)]
@@ -118,6 +120,21 @@ def test_a_model_that_cannot_be_is_refused_though_its_checksum_fits(changed: dic
             opened.commit()
         assert "models" in {problem.table for problem in cache.verify()}
         with pytest.raises(DamagedStoreError, match="model 'fake'"):
+            cache.matrix("fake")
+
+
+def test_pages_that_lead_back_to_themselves_are_not_read_for_ever(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for table in ("documents", "documents_by_vector"):
+        lead_back(filled, table)
+    monkeypatch.setattr(stopping, "STEPS_AT_ONCE", 500_000)
+    with EmbeddingCache(filled) as cache:
+        assert any("documents: cannot be read" in str(problem) for problem in cache.verify())
+        for read in (lambda: len(cache), cache.stats):
+            with pytest.raises(DamagedStoreError, match=r"file of its size can hold.*embstore repair"):
+                read()
+        with pytest.raises(DamagedStoreError, match=r"reading it would leave documents out|can hold"):
             cache.matrix("fake")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
 from embstore.stores import committing, forks, opening, schema
 from embstore.stores.sqlite_errors import sqlite3, translated
+from embstore.stores.stopping import stop_nothing, stop_when_endless
 
 _preparing = threading.Lock()
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -118,10 +119,12 @@ class Database:
                 yield connection
                 return
             try:
+                stop_when_endless(connection, self._path)
                 connection.execute("BEGIN")  # inside: an interrupt comes when it has been done
                 yield connection
             finally:
                 if handle.pid == os.getpid():  # or it is the parent's, and a child came out of the block
+                    stop_nothing(connection)
                     connection.rollback()
 
     def fetch(self, statement: str, values: Sequence[object]) -> list[Any]:

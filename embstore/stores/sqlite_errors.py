@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Result codes (https://sqlite.org/rescode.html): errors are told apart by them, never by message.
-ERROR, BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN = 1, 5, 6, 8, 10, 11, 13, 14
+ERROR, BUSY, LOCKED, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN = 1, 5, 6, 8, 9, 10, 11, 13, 14
 TOOBIG, CONSTRAINT, NOTADB = 18, 19, 26
 IOERR_SHORT_READ, IOERR_WRITE = IOERR | (2 << 8), IOERR | (3 << 8)
 READONLY_RECOVERY, READONLY_ROLLBACK = READONLY | (1 << 8), READONLY | (3 << 8)
@@ -103,6 +103,12 @@ def translated(error: Exception, path: str, timeout_s: float) -> StoreError:
     if primary in (CORRUPT, TOOBIG, CONSTRAINT, None) or code == IOERR_SHORT_READ:
         return DamagedStoreError(
             f"{path!r} is damaged ({error}); verify() lists what is lost, repair() saves the rest", path=path
+        )
+    if primary == INTERRUPT:
+        return DamagedStoreError(
+            f"{path!r} has more rows than a file of its size can hold: its pages lead back to themselves; restore it "
+            f"from a copy, or save what is in it by `embstore repair`",
+            path=path,
         )
     if primary == IOERR:
         return StoreError(

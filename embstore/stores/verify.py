@@ -14,7 +14,7 @@ from embstore.codec import HASH_BYTES
 from embstore.errors import EmbstoreError
 from embstore.stores import schema
 from embstore.stores.base import Problem, StoredModel
-from embstore.stores.tables import collections, encodings, models, texts, vector_rows
+from embstore.stores.tables import check_rows, collections, encodings, models, texts, vector_rows
 
 ROWS_AT_ONCE = 5000
 
@@ -116,8 +116,7 @@ def _sound_models(connection: Connection) -> dict[int, StoredModel]:
 
 def _vectors(connection: Connection) -> Iterator[Problem]:
     model_of = _sound_models(connection)
-    cursor = connection.execute(VECTOR_IDS)
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+    for rows in _groups(connection, VECTOR_IDS):
         for vector_id, model_id, dim in rows:
             model = model_of.get(model_id)
             if model is None or model.dim != dim:
@@ -133,8 +132,7 @@ def _vectors(connection: Connection) -> Iterator[Problem]:
 
 def _documents(connection: Connection) -> Iterator[Problem]:
     model_of = _sound_models(connection)
-    cursor = connection.execute(DOCUMENTS)
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+    for rows in _groups(connection, DOCUMENTS):
         for (model_id, collection), group in groupby(rows, key=lambda row: row[:2]):
             for doc_id, what in _documents_of(model_id, collection, [row[2:] for row in group], model_of):
                 yield Problem("documents", f"doc_id {doc_id!r:.80}", f"in collection {collection!r:.80}: {what}")
@@ -173,13 +171,21 @@ def _collections(connection: Connection) -> Iterator[Problem]:
 def _texts(connection: Connection) -> Iterator[Problem]:
     if not collections.exists(connection):
         return
-    cursor = connection.execute(TEXT_IDS)
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+    for rows in _groups(connection, TEXT_IDS):
         for name, group in groupby(rows, key=lambda row: row[1]):
             for text_id, text in texts.read(connection, name, [row[0] for row in group]).items():
                 if text is None:
                     what = f"in collection {name!r:.80}: the row is not what was written (checksum)"
                     yield Problem("texts", f"text_id {text_id}", what)
+
+
+def _groups(connection: Connection, statement: str) -> Iterator[list[Any]]:
+    cursor = connection.execute(statement)
+    n_rows = 0
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        n_rows += len(rows)
+        check_rows(connection, n_rows)
+        yield rows
 
 
 def _is_hash(value: object) -> bool:

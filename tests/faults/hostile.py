@@ -17,7 +17,7 @@ import numpy as np
 from embstore.checksums import document_checksums, model_checksum, text_checksum, vector_checksums
 from embstore.identity import content_hash
 from embstore.stores.opening import wal_is_fixed
-from tests.faults.pages import Claimed, claim
+from tests.faults.pages import Claimed, claim, lead_back
 from tests.faults.reading import TEXTS
 
 Make = Callable[[Path], object]
@@ -446,6 +446,13 @@ def oversized(n_bytes: int) -> dict[str, Hostile]:
         "a doc_id of that length": Hostile(doc_id, tells="texts"),
     }
 
+
+ENDLESS: dict[str, Hostile] = {
+    f"pages of {table} that lead back to themselves": Hostile(
+        lambda path, table=table: lead_back(path, table), tells=f"{table}: cannot be read"
+    )
+    for table in ("vectors", "documents", "texts")
+}
 
 PLACES: dict[str, Hostile] = {
     "a pipe": Hostile(in_place(pipe), "StorePathError", "not a file"),

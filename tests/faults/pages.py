@@ -80,6 +80,37 @@ def claim(path: Path, table: str, rowid: int, values: list[Any]) -> None:
     path.write_bytes(data + overflow.to_bytes(4, "big") + bytes(usable - 4))
 
 
+def lead_back(path: Path, table: str, depth: int = 4, n_cells: int = 2000) -> None:
+    """Put pages above the one page of a table that lead to it so many times, each, and above each other."""
+    (root,), *_ = rows(path, "SELECT rootpage FROM sqlite_master WHERE name = ?", table)
+    (usable,) = rows(path, "PRAGMA page_size")[0]
+    data = bytearray(path.read_bytes())
+    start = (root - 1) * usable
+    leaf = bytes(data[start : start + usable])
+    kind, key = (5, b"\1") if leaf[0] == _LEAF else (2, _cell(leaf, 0))
+    below = len(data) // usable + 1
+    data += leaf
+    for level in range(depth):
+        n = min(n_cells, (usable - 100) // (len(key) + 6))
+        cells = (below.to_bytes(4, "big") + key) * n
+        pointers = b"".join(_POINTERS.pack(usable - len(cells) + i * (len(key) + 4)) for i in range(n))
+        header = struct.pack(">BHHHBI", kind, 0, n, usable - len(cells), 0, below)
+        page = (header + pointers).ljust(usable - len(cells), b"\0") + cells
+        if level == depth - 1:
+            data[start : start + usable] = page
+        else:
+            data += page
+            below += 1
+    data[28:32] = (len(data) // usable).to_bytes(4, "big")
+    path.write_bytes(data)
+
+
+def _cell(leaf: bytes, place: int) -> bytes:
+    """A cell of an index, of fewer than 128 bytes, all of which are in its page."""
+    (at,) = _POINTERS.unpack_from(leaf, _LEAF_HEADER_BYTES + 2 * place)
+    return leaf[at : at + 1 + leaf[at]]
+
+
 def _place(data: bytearray, start: int, rowid: int) -> int:
     """Where among the cells of a page the one of a row is; ids here are below 128, and lengths are two bytes long."""
     (n_cells,) = _POINTERS.unpack_from(data, start + 3)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from embstore.errors import DamagedStoreError
 
 # What a connection keeps of the file in memory.
 CACHE_KIB = 32 * 1024
@@ -25,6 +27,17 @@ KEYS_AT_ONCE = 500
 # instead of searching it key by key, 3 us.
 SCAN_FROM_KEYS = 200
 SCAN_FROM_SHARE = 1 / 4
+
+ROWS_UNASKED = 100_000  # that are read without a look at the size of the file
+LEAST_ROW_BYTES = 8
+
+PAGE_COUNT = """
+PRAGMA page_count
+"""
+
+PAGE_SIZE = """
+PRAGMA page_size
+"""
 
 HAS_TABLE = """
 SELECT count(*)
@@ -65,6 +78,39 @@ def whole_numbers(values: Sequence[object]) -> npt.NDArray[np.int64]:
 def is_count(value: object) -> bool:
     """Tell whether a value of a row is a number that something can have been counted to."""
     return type(value) is int and 0 <= value < ABOVE_ALL_COUNTS
+
+
+def all_rows(connection: Connection, statement: str, values: Sequence[object] = ()) -> list[Any]:
+    """Give the rows of a statement that a table decides the number of.
+
+    Raises
+    ------
+    DamagedStoreError
+        As of `check_rows`.
+    """
+    cursor = connection.execute(statement, values)
+    rows = cursor.fetchmany(ROWS_UNASKED)
+    while more := cursor.fetchmany(ROWS_UNASKED):
+        rows += more
+        check_rows(connection, len(rows))
+    return rows
+
+
+def check_rows(connection: Connection, n: int) -> None:
+    """Refuse to read more rows than a file of its size can have.
+
+    Raises
+    ------
+    DamagedStoreError
+        Pages lead back to themselves.
+    """
+    if n > ROWS_UNASKED:
+        (n_pages,), (page_bytes,) = (connection.execute(pragma).fetchone() for pragma in (PAGE_COUNT, PAGE_SIZE))
+        if n * LEAST_ROW_BYTES > n_pages * page_bytes:
+            raise DamagedStoreError(
+                f"a table has more rows than a file of {n_pages * page_bytes} bytes can hold: its pages lead back to "
+                f"themselves; restore the file from a copy, or save what is in it by `embstore repair`"
+            )
 
 
 def has_table(connection: Connection, name: str) -> bool:

@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from embstore.checksums import document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, integers, places, whole_numbers
+from embstore.stores.tables import (
+    SCAN_FROM_KEYS,
+    SCAN_FROM_SHARE,
+    all_rows,
+    check_rows,
+    chunks,
+    integers,
+    places,
+    whole_numbers,
+)
 
 IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
 NO_IDS = np.empty(0, dtype=np.int64)
@@ -85,8 +94,9 @@ DELETE FROM documents
 WHERE model_id = ? AND collection = ?
 """
 
+# Not count(*), which follows pages that lead back to themselves for ever, and cannot be stopped.
 COUNT = """
-SELECT count(*)
+SELECT count(vector_id)
 FROM documents
 """
 
@@ -161,7 +171,7 @@ def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequen
     """Read the rows of some doc_ids, in no order, or of all, by doc_id."""
     if doc_ids is None:
         return _all_together(connection, model_id, collection) or Documents.of(
-            collection, connection.execute(ALL, (model_id, collection)).fetchall()
+            collection, all_rows(connection, ALL, (model_id, collection))
         )
     rows: list[tuple[str, int, int]] = []
     for keys in chunks(doc_ids):
@@ -186,6 +196,7 @@ def vector_ids(connection: Connection, model_id: int, collection: str | None) ->
     for scope in scopes(connection, [model_id], collection):
         cursor = connection.execute(VECTOR_IDS, scope)
         while rows := cursor.fetchmany(IDS_AT_ONCE):
+            check_rows(connection, sum(map(len, pages)))
             pages.append(np.array([row[0] for row in rows if type(row[0]) is int], dtype=np.int64))
     return np.concatenate(pages)
 
@@ -201,7 +212,7 @@ def _most_of(connection: Connection, model_id: int, collection: str, n_keys: int
 
 def of_vectors(connection: Connection, model_id: int, first_id: int, last_id: int) -> list[tuple[str, str, int, int]]:
     """Read the rows that point into a range of vector_ids, ordered by it: (collection, doc_id, vector_id, checksum)."""
-    return connection.execute(BY_VECTOR, (first_id, last_id, model_id)).fetchall()
+    return all_rows(connection, BY_VECTOR, (first_id, last_id, model_id))
 
 
 def count_of_model(connection: Connection, model_id: int, collection: str | None) -> int:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embstore.checksums import text_checksum
 from embstore.errors import InvalidInputError
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import LONGEST_VALUE_BYTES, chunks, has_table, places
+from embstore.stores.tables import LONGEST_VALUE_BYTES, all_rows, chunks, has_table, places
 from embstore.stores.texts import StoredText
 
 IDS = """
@@ -68,7 +68,7 @@ _ROW_BYTES = 2**21  # all else in a row: the name of a collection, and some numb
 
 def ids(connection: Connection, collection: str) -> npt.NDArray[np.int64]:
     """List the text_ids of a collection, ascending."""
-    rows = connection.execute(IDS, (collection,)).fetchall() if has_table(connection, "texts") else []
+    rows = all_rows(connection, IDS, (collection,)) if has_table(connection, "texts") else []
     found = [text_id for (text_id,) in rows]
     return np.sort(np.array(found, dtype=np.int64))
 
@@ -142,8 +142,13 @@ def _fetch(connection: Connection, text_ids: Sequence[int]) -> list[Row]:
     """Fetch rows; where one cannot be read, search for it by halving, and give it as one of NULLs."""
     try:
         if text_ids[-1] - text_ids[0] + 1 == len(text_ids):
-            return connection.execute(READ_RANGE, (text_ids[0], text_ids[-1])).fetchall()
-        return connection.execute(READ.format(places=places(text_ids)), text_ids).fetchall()
+            cursor = connection.execute(READ_RANGE, (text_ids[0], text_ids[-1]))
+        else:
+            cursor = connection.execute(READ.format(places=places(text_ids)), text_ids)
+        rows = cursor.fetchmany(len(text_ids) + 1)
+        if len(rows) > len(text_ids):
+            raise DatabaseError("more rows than were asked for: pages lead back to themselves")
+        return rows
     except DatabaseError as error:
         if not is_damage(error):
             raise

@@ -18,21 +18,13 @@ from embstore.errors import DamagedStoreError
 from embstore.formats import STORED_DTYPES
 from embstore.stores.base import StoredModel
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import KEYS_AT_ONCE, LONGEST_VALUE_BYTES, integers, places
+from embstore.stores.tables import KEYS_AT_ONCE, LONGEST_VALUE_BYTES, PAGE_COUNT, PAGE_SIZE, integers, places
 
 BYTES_TOGETHER = LONGEST_VALUE_BYTES // 2
 
 ROWS_ALONE = 2000  # fewer are not worth a thread
 
 _ROOM_UNASKED = 2**24  # bytes that are made room for without a look at the size of the file
-
-PAGE_COUNT = """
-PRAGMA page_count
-"""
-
-PAGE_SIZE = """
-PRAGMA page_size
-"""
 
 # A vector of another length, which is none of the model, is not read.
 READ = """
@@ -171,8 +163,10 @@ def _select(
 ) -> list[Any]:
     """Read rows of distinct ascending ids, the quicker way where none is left out between them."""
     if vector_ids[-1] - vector_ids[0] + 1 == len(vector_ids):
-        return connection.execute(of_range, (first, vector_ids[0], vector_ids[-1])).fetchall()
-    return connection.execute(statement.format(places=places(vector_ids)), (first, *vector_ids)).fetchall()
+        cursor = connection.execute(of_range, (first, vector_ids[0], vector_ids[-1]))
+    else:
+        cursor = connection.execute(statement.format(places=places(vector_ids)), (first, *vector_ids))
+    return cursor.fetchmany(len(vector_ids) + 1)  # there are more where pages lead back to themselves
 
 
 def _as_matrix(blobs: Sequence[bytes], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from embstore.checksums import (
 from embstore.codec import Vectors, as_vectors, vectors_to_blobs
 from embstore.formats import as_stored, rounded
 from embstore.stores.base import StoredModel, VectorLookup
-from embstore.stores.tables import CACHE_KIB, SCAN_FROM_KEYS, SCAN_FROM_SHARE, chunks, places
+from embstore.stores.tables import CACHE_KIB, SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, chunks, places
 from embstore.stores.tables.vector_rows import read, read_together
 
 FIND_IDS = """
@@ -236,4 +236,4 @@ def delete_all(connection: Connection) -> None:
 
 def unused(connection: Connection) -> list[tuple[int, int, int, int | None]]:
     """List the vectors that no document points at: (vector_id, model_id, standalone, bytes, None where damaged)."""
-    return connection.execute(UNUSED).fetchall()
+    return all_rows(connection, UNUSED)
