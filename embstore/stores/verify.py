@@ -116,7 +116,7 @@ def _sound_models(connection: Connection) -> dict[int, StoredModel]:
 
 def _vectors(connection: Connection) -> Iterator[Problem]:
     model_of = _sound_models(connection)
-    for rows in _groups(connection, VECTOR_IDS):
+    for rows in _rows_in_groups(connection, VECTOR_IDS):
         for vector_id, model_id, dim in rows:
             model = model_of.get(model_id)
             if model is None or model.dim != dim:
@@ -132,7 +132,7 @@ def _vectors(connection: Connection) -> Iterator[Problem]:
 
 def _documents(connection: Connection) -> Iterator[Problem]:
     model_of = _sound_models(connection)
-    for rows in _groups(connection, DOCUMENTS):
+    for rows in _rows_in_groups(connection, DOCUMENTS):
         for (model_id, collection), group in groupby(rows, key=lambda row: row[:2]):
             for doc_id, what in _documents_of(model_id, collection, [row[2:] for row in group], model_of):
                 yield Problem("documents", f"doc_id {doc_id!r:.80}", f"in collection {collection!r:.80}: {what}")
@@ -171,7 +171,7 @@ def _collections(connection: Connection) -> Iterator[Problem]:
 def _texts(connection: Connection) -> Iterator[Problem]:
     if not collections.exists(connection):
         return
-    for rows in _groups(connection, TEXT_IDS):
+    for rows in _rows_in_groups(connection, TEXT_IDS):
         for name, group in groupby(rows, key=lambda row: row[1]):
             for text_id, text in texts.read(connection, name, [row[0] for row in group]).items():
                 if text is None:
@@ -179,7 +179,7 @@ def _texts(connection: Connection) -> Iterator[Problem]:
                     yield Problem("texts", f"text_id {text_id}", what)
 
 
-def _groups(connection: Connection, statement: str) -> Iterator[list[Any]]:
+def _rows_in_groups(connection: Connection, statement: str) -> Iterator[list[Any]]:
     cursor = connection.execute(statement)
     n_rows = 0
     while rows := cursor.fetchmany(ROWS_AT_ONCE):
