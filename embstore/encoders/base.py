@@ -122,6 +122,8 @@ class NamedEncoder:
     def _encode_checked(self, texts: list[str], role: Role, batch_size: int) -> Vectors:
         try:
             output = self._call(list(texts), role, batch_size)  # a copy: the model may change its list
+        except (EncoderError, InvalidInputError):  # an encoder of ours, which has said already what is wrong
+            raise
         except Exception as error:
             raise EncoderError(
                 f"model {self.model_name!r} raised {type(error).__name__} on {len(texts)} texts "
