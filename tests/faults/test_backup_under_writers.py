@@ -48,7 +48,7 @@ def test_a_backup_under_writers_is_of_one_moment(
     ):
         if overtaken:
             monkeypatch.setattr(copying, "STEP_BYTES", 1)  # a page a step
-        for i in range(rounds(3, 50)):
+        for i in range(rounds(2, 50)):
             one.wait_for(2)
             another.wait_for(2)
             before, copy = {*one.so_far(), *another.so_far()}, tmp_path / f"{i}.db"

@@ -18,7 +18,7 @@ from embstore.codec import Vectors
 from tests.faults import batches, jobs
 from tests.faults.batches import History, counter, opened, tell
 from tests.faults.tally import Tally
-from tests.faults.victims import MOMENTS, Victim, has_journal, wait_for, wait_for_write, written_at
+from tests.faults.victims import MOMENTS, Victim, has_journal, wait_for, wait_for_rollback, wait_for_write, written_at
 from tests.files import Row, connection, define, dump
 from tests.golden import make_golden as golden
 
@@ -39,7 +39,7 @@ def test_what_was_acknowledged_stays_when_its_writer_is_killed(
             with Victim(batches.write, history.path, history.next_batch) as writer:
                 if i:  # the first is killed while it creates the file, or soon after
                     writer.wait_for(rng.randrange(4))
-                wait_for(history.path, MOMENTS[i % 4], rng, 0.02)
+                wait_for(history.path, MOMENTS[i % 5], rng, 0.02)
                 acknowledged = writer.kill()
             history.counts["journals_left"] += has_journal(history.path)
             history.check(acknowledged)
@@ -91,7 +91,7 @@ def test_a_process_that_is_killed_while_it_rolls_back_leaves_the_rest_to_the_nex
             written = written_at(many)
             with Victim(jobs.open_file, many) as opening:
                 opening.wait_for(1)
-                time.sleep(rng.uniform(0, 0.01)) if i % 2 else wait_for_write(many, written)
+                time.sleep(rng.uniform(0, 0.01)) if i % 2 else wait_for_rollback(many, written)
                 opening.kill()
             counts["killed_while_rolling_back"] += has_journal(many) and written_at(many) != written
         with opened(many, counts) as cache:
@@ -108,7 +108,7 @@ def test_a_process_that_is_killed_while_it_compacts_changes_nothing(
         counts["rounds"] += 1
         with Victim(jobs.compact, many, 1_000) as compacting:
             compacting.wait_for(1)
-            wait_for(many, MOMENTS[i % 4], rng, 0.05)
+            wait_for(many, MOMENTS[i % 5], rng, 0.05)
             compacting.kill()
         counts["journals_left"] += has_journal(many)
         with opened(many, counts) as cache:
@@ -198,7 +198,7 @@ def test_a_process_that_is_killed_while_it_migrates_leaves_the_old_version_or_th
         shutil.copyfile(old, path)
         with Victim(jobs.open_file, path) as migrating:
             migrating.wait_for(1)
-            wait_for(path, MOMENTS[i % 4], rng, 0.2)
+            wait_for(path, MOMENTS[i % 5], rng, 0.2)
             migrating.kill()
         counts["journals_left"] += has_journal(path)
         counts["changed_rows"] += rows_of_torn(path, tmp_path / f"{i} as it was left") not in (of_old, of_new)

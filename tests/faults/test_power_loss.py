@@ -29,7 +29,7 @@ def lose_power(disk: Disk, job: Job, history: History, i: int, rng: random.Rando
     """Cut the power of a disk while a writer writes to it, and give what that has acknowledged."""
     with Victim(job, history.path, history.next_batch, may_end=True) as writer:
         writer.wait_for(rng.randrange(1, 5))
-        wait_for(history.path, MOMENTS[i % 4], rng, 0.02)
+        wait_for(history.path, MOMENTS[i % 5], rng, 0.02)
         disk.cut_power((NOLOGFLUSH, LOGFLUSH)[i % 2])
         acknowledged = writer.kill()
     disk.start_again()

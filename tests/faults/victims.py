@@ -16,7 +16,7 @@ _context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:
     _context.set_forkserver_preload(["pytest", "sqlite_utils", "tests.faults.batches", "tests.faults.jobs"])
 
-MOMENTS = ("any", "appears", "exists", "gone")
+MOMENTS = ("any", "appears", "exists", "written", "gone")
 PATIENCE_S = 30.0
 
 Job = Callable[..., None]
@@ -75,11 +75,15 @@ class Victim:
 def wait_for(path: Path, moment: str, rng: random.Random, at_most_s: float) -> None:
     """Wait for a moment in the life of the journal of a file that somebody writes to.
 
-    "appears": just then; "exists": a little later; "gone": just after a commit; "any": `at_most_s` at most.
+    "appears": just then; "exists": a little later; "written": when the file itself is written to, under its protection;
+    "gone": just after a commit; "any": `at_most_s` at most.
     """
     journal = os.fspath(path) + "-journal"
     if moment == "any":
         time.sleep(rng.uniform(0, at_most_s))
+        return
+    if moment == "written":
+        wait_for_write(path, written_at(path))
         return
     _wait_until(lambda: os.path.exists(journal))  # noqa: PTH110 - asked as often as can be
     if moment == "exists":
@@ -98,10 +102,17 @@ def wait_for_write(path: Path, before: int) -> None:
     _wait_until(lambda: written_at(path) != before)
 
 
+def wait_for_rollback(path: Path, before: int) -> None:
+    """Wait until somebody plays a journal back into a file, or has done so, since a time."""
+    _wait_until(lambda: written_at(path) != before or not has_journal(path))
+
+
 def has_journal(path: Path) -> bool:
     """Tell whether a killed process left a journal that has something in it."""
-    journal = path.with_name(f"{path.name}-journal")
-    return journal.exists() and journal.stat().st_size > 0
+    try:
+        return path.with_name(f"{path.name}-journal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
