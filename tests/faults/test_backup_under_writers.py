@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,34 +40,46 @@ class Pages:
 def test_a_backup_under_writers_is_of_one_moment(
     overtaken: bool, tmp_path: Path, tally: Tally, rounds: Rounds, is_whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "cache" / "embeddings.db"
     counts = counter("acknowledged_meanwhile", "begun_anew", "lost_batches", "torn_batches", "wrong_vectors")
-    with (
-        EmbeddingCache(path) as cache,
-        Victim(batches.write, path, FIRST[0]) as one,
-        Victim(batches.write, path, FIRST[1]) as another,
-    ):
-        if overtaken:
-            monkeypatch.setattr(copying, "STEP_BYTES", 1)  # a page a step
-        for i in range(rounds(2, 50)):
-            one.wait_for(2)
-            another.wait_for(2)
-            before, copy = {*one.so_far(), *another.so_far()}, tmp_path / f"{i}.db"
-            pages = Pages(one if overtaken else None)
-            problems = cache.store.backup(copy, allow_network_filesystem=False, on_progress=pages)
-            after = {*one.so_far(), *another.so_far()}
-            may = (after - before) | {max(after & set(range(first, first + 30_000))) + 1 for first in FIRST}
-            with EmbeddingCache(copy) as copied:
-                stored = stored_in(copied, before | may)
-            copy.unlink()
-            hot = hot_vectors_in(stored)
-            present = count_batches(stored, before, may, counts)
-            counts["torn_batches"] += hot not in [hot_bytes_of(batch) for batch in present if is_put(batch)]
-            counts["rounds"] += 1
-            counts["acknowledged_meanwhile"] += len(after - before)
-            counts["begun_anew"] += pages.n_begun_anew
-            counts["problems"] += len(problems)
-        counts["files_beside"] += len([file for file in tmp_path.iterdir() if file != path.parent])
-        counts["problems"] += len(cache.verify())
+    if overtaken:
+        monkeypatch.setattr(copying, "STEP_BYTES", 1)  # a page a step
+    for n in range(rounds(1, 25)):
+        path = tmp_path / str(n) / "embeddings.db"
+        with (
+            EmbeddingCache(path) as cache,
+            Victim(batches.write, path, FIRST[0]) as one,
+            Victim(batches.write, path, FIRST[1]) as another,
+        ):
+            for _ in range(2):  # the file grows all the time
+                back_up(cache, tmp_path / "copy.db", (one, another), counts, overtaken=overtaken)
+            counts["problems"] += len(cache.verify())
+    counts["files_beside"] += len([file for file in tmp_path.iterdir() if file.is_file()])
     tell(tally, "backed up under two writers", counts, is_whole=is_whole)
     assert counts["begun_anew"] == (copying.LOOSE_ATTEMPTS * counts["rounds"] if overtaken else 0)
+
+
+def back_up(
+    cache: EmbeddingCache, copy: Path, writers: tuple[Victim, Victim], counts: Counter[str], *, overtaken: bool
+) -> None:
+    """Back up while two processes write, and look at what the copy has of each batch."""
+    for writer in writers:
+        writer.wait_for(2)
+    before = acknowledged_by(writers)
+    pages = Pages(writers[0] if overtaken else None)
+    problems = cache.store.backup(copy, allow_network_filesystem=False, on_progress=pages)
+    after = acknowledged_by(writers)
+    may = (after - before) | {max(writer.acknowledged) + 1 for writer in writers}
+    with EmbeddingCache(copy) as copied:
+        stored = stored_in(copied, before | may)
+    copy.unlink()
+    hot = hot_vectors_in(stored)
+    present = count_batches(stored, before, may, counts)
+    counts["torn_batches"] += hot not in [hot_bytes_of(batch) for batch in present if is_put(batch)]
+    counts["rounds"] += 1
+    counts["acknowledged_meanwhile"] += len(after - before)
+    counts["begun_anew"] += pages.n_begun_anew
+    counts["problems"] += len(problems)
+
+
+def acknowledged_by(writers: tuple[Victim, Victim]) -> set[int]:
+    return {batch for writer in writers for batch in writer.so_far()}
