@@ -17,7 +17,11 @@ ALLOWANCE = 20  # of steps at once: what is asked for can be more than what the 
 
 def stop_when_endless(connection: Connection, path: Path) -> None:
     """Have SQLite stop statements, with SQLITE_INTERRUPT, until `stop_nothing`."""
-    n_times = ALLOWANCE + path.stat().st_size * STEPS_A_BYTE // STEPS_AT_ONCE
+    try:
+        n_bytes = path.stat().st_size
+    except OSError:  # somebody removed it while it is open, and it can still be read
+        return
+    n_times = ALLOWANCE + n_bytes * STEPS_A_BYTE // STEPS_AT_ONCE
     # No bytecode: where Python runs some, it first handles a signal, and SQLite would swallow what that raises.
     connection.set_progress_handler(partial(next, repeat(0, n_times), 1), STEPS_AT_ONCE)
 
