@@ -77,6 +77,27 @@ class NamedModels:
         model = self._find_model(model_name, settings, check_role(role), preferred=_other(check_dtype(dtype)))
         return 0 if model.dtype == dtype else self._store.convert(model, dtype)
 
+    def stored_model(
+        self,
+        model_name: str,
+        *,
+        role: Role = "document",
+        settings: Mapping[str, Setting] | None = None,
+    ) -> StoredModel:
+        """Give the one stored model that a name stands for.
+
+        Parameters
+        ----------
+        model_name, role, settings
+            As of `matrix`.
+
+        Raises
+        ------
+        UnknownModelError, AmbiguousModelError
+            There is none, or more than one.
+        """
+        return self._find_model(model_name, settings, check_role(role))
+
     def _find_model(
         self,
         model_name: str,

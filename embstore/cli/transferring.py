@@ -1,9 +1,10 @@
-"""The commands that bring a cache along: import and merge."""
+"""The commands that bring a cache along and take it away: import, merge and export."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from embstore.cli.conversion import read_settings
 from embstore.cli.files import read_documents
 from embstore.cli.group import EXIT_NO
 from embstore.cli.library import database_in
-from embstore.cli.output import counted, print_json, printable
+from embstore.cli.output import counted, megabytes, print_json, printable
+from embstore.errors import InvalidInputError
 from embstore.identity import DTYPES, ROLES, Dtype, Role
 from embstore.search.defaults import CACHE_NAME
 from embstore.transfer.report import TransferReport
@@ -29,6 +31,11 @@ From the usual home-made cache, a JSON index and .npy files:
 Exit code 1 where rows were skipped, or the cache has something otherwise.
 """
 
+_EXPORT_EPILOG = """\b
+For pandas, DuckDB, or embedding-atlas:
+  embstore export my-library vectors.parquet --to parquet
+"""
+
 _MERGE_EPILOG = """\b
 What a colleague has encoded:
   embstore merge my-library colleague.db
@@ -37,10 +44,21 @@ Exit code 1 where the two files have something otherwise; the one in PATH stays 
 """
 
 _path = click.Path(path_type=Path)
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
 
-_IMPORTS: dict[str, Callable[..., TransferReport]] = {
-    "npy": lambda cache, source, options: transfer.import_npy_folder(cache, source, **options),
+# Names of functions of embstore.transfer, each of which is loaded when it is used.
+_IMPORTS = {
+    "npy": "import_npy_folder",
+    "matrix": "import_matrix",
+    "parquet": "import_parquet",
+    "safetensors": "import_safetensors",
+}
+_EXPORTS = {
+    "npy": "export_npy",
+    "parquet": "export_parquet",
+    "projector": "export_projector",
+    "safetensors": "export_safetensors",
 }
 
 
@@ -52,11 +70,16 @@ _IMPORTS: dict[str, Callable[..., TransferReport]] = {
 @click.option("--model-name", metavar="NAME", help="The same by name alone.")
 @click.option("--settings", metavar="JSON", help="With --model-name: what else changes the model's vectors.")
 @click.option("--role", type=click.Choice(ROLES), default="document", show_default=True)
-@click.option("--collection", help="Where the documents come to.")
+@click.option("--collection", help="Where the documents come to. Default: as SOURCE says, or none.")
+@click.option("--ids", type=_file, help="What the rows of a matrix are: a .jsonl, .json or text file.")
+@click.option("--id-column", metavar="NAME", help="Of a Parquet file. Default: id.")
+@click.option("--text-column", metavar="NAME", help="Of a Parquet file. Default: text.")
+@click.option("--vector-column", metavar="NAME", help="Of a Parquet file. Default: vector or embedding.")
+@click.option("--source-model", metavar="NAME", help="What entries of an index call the model, if not --model-name.")
 @click.option(
     "--texts",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_file,
     help="Texts that were cached, where SOURCE has but their keys: files as for `embstore index`.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The format to store a new model in.")
@@ -67,9 +90,9 @@ def import_(path: Path, source: Path, kind: str, dtype: Dtype, as_json: bool, **
     PATH is a library or a database file, made where it is not there. What is stored stays as it is; a second run stores
     nothing new. Rows are stored by the thousand, so that an error leaves those before it.
     """
-    options = _options(**given)
+    options = _options(kind, **given)
     with EmbeddingCache(_new_or_present(path), dtype=dtype) as cache:
-        report = _IMPORTS[kind](cache, source, options)
+        report = getattr(transfer, _IMPORTS[kind])(cache, source, **options)
     _print(report, as_json)
 
 
@@ -87,14 +110,70 @@ def merge(path: Path, other: Path, as_json: bool) -> None:
     _print(report, as_json)
 
 
-def _options(texts: Iterable[Path], settings: str | None, role: Role, **others: Any) -> dict[str, Any]:
+@main.command(epilog=_EXPORT_EPILOG)
+@click.argument("path", type=_path)
+@click.argument("target", type=_path)
+@click.option("--to", "kind", type=click.Choice(list(_EXPORTS)), required=True, help="What TARGET is to be.")
+@click.option("--model-name", metavar="NAME", help="Whose vectors. Default: those of the one model that there is.")
+@click.option("--settings", metavar="JSON", help="Which of several models of the name; `embstore stats --json` tells.")
+@click.option("--role", type=click.Choice(ROLES), default="document", show_default=True)
+@click.option("--collection", help="Only documents of this collection.")
+@click.option("--overwrite", is_flag=True, help="Replace what an export of this kind has written at TARGET.")
+@_as_json
+def export(
+    path: Path,
+    target: Path,
+    kind: str,
+    model_name: str | None,
+    settings: str | None,
+    role: Role,
+    collection: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the vectors of documents in PATH to TARGET.
+
+    PATH is a library or a database file, TARGET a new file (parquet, safetensors) or folder (npy, projector), which
+    appears when it is whole. Values are written bit for bit.
+    """
+    with EmbeddingCache(database_in(path)) as cache:
+        report = getattr(transfer, _EXPORTS[kind])(
+            cache,
+            target,
+            model_name or _only_model(cache),
+            settings=None if settings is None else read_settings(settings),
+            role=role,
+            collection=collection,
+            overwrite=overwrite,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        written = f"{counted(report.n_rows, 'vector')} of {report.dim:,} values written"
+        click.echo(f"{printable(report.path)}: {written}, {megabytes(report.size_bytes)}")
+
+
+def _only_model(cache: EmbeddingCache) -> str:
+    names = sorted({model.model_name for model in cache.models()})
+    if len(names) != 1:
+        raise InvalidInputError(f"{str(cache.path)!r} has {len(names)} models; say by --model-name: {', '.join(names)}")
+    return names[0]
+
+
+def _options(kind: str, texts: Iterable[Path], settings: str | None, role: Role, **others: Any) -> dict[str, Any]:
     """Give what was said as arguments of an import; what was not is not among them."""
     options = {name: value for name, value in others.items() if value is not None}
     options["role"] = role
     if settings is not None:
         options["settings"] = read_settings(settings)
     if texts:
-        options["texts"] = [document.text for document in read_documents(texts)]
+        documents = read_documents(texts)
+        by_id = {document.doc_id: document.text for document in documents}
+        options["texts"] = by_id if kind == "matrix" else [document.text for document in documents]
+    takes = signature(getattr(transfer, _IMPORTS[kind])).parameters
+    for name in options:
+        if name not in takes:
+            raise InvalidInputError(f"--from {kind} takes no --{name.replace('_', '-')}")
     return options
 
 

@@ -7,16 +7,28 @@ from typing import TYPE_CHECKING
 from embstore.lazy import loader
 
 if TYPE_CHECKING:
+    from embstore.transfer.matrix import import_matrix
+    from embstore.transfer.matrix_folder import export_npy
     from embstore.transfer.merging import merge
     from embstore.transfer.npy_folder import import_npy_folder
+    from embstore.transfer.parquet import export_parquet, import_parquet
+    from embstore.transfer.projector import export_projector
     from embstore.transfer.report import Conflict, ExportReport, Skipped, TransferReport
+    from embstore.transfer.safetensors_file import export_safetensors, import_safetensors
 
 __all__ = [
     "Conflict",
     "ExportReport",
     "Skipped",
     "TransferReport",
+    "export_npy",
+    "export_parquet",
+    "export_projector",
+    "export_safetensors",
+    "import_matrix",
     "import_npy_folder",
+    "import_parquet",
+    "import_safetensors",
     "merge",
 ]
 
@@ -24,8 +36,13 @@ __all__ = [
 __getattr__ = loader(
     __name__,
     {
+        "embstore.transfer.matrix": ["import_matrix"],
+        "embstore.transfer.matrix_folder": ["export_npy"],
         "embstore.transfer.merging": ["merge"],
         "embstore.transfer.npy_folder": ["import_npy_folder"],
+        "embstore.transfer.parquet": ["export_parquet", "import_parquet"],
+        "embstore.transfer.projector": ["export_projector"],
         "embstore.transfer.report": ["Conflict", "ExportReport", "Skipped", "TransferReport"],
+        "embstore.transfer.safetensors_file": ["export_safetensors", "import_safetensors"],
     },
 )

@@ -83,3 +83,35 @@ def test_merge_takes_a_library_or_a_file(tmp_path: Path, encoder: CountingEncode
     report = json.loads(run("merge", tmp_path / "mine.db", tmp_path / "theirs" / "embeddings.db", "--json"))
     assert (report["n_present"], report["ok"]) == (1, True)
     run("merge", tmp_path / "mine.db", tmp_path / "nowhere", exit_code=2)
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "safetensors"])
+def test_export_and_import_are_a_round_trip(tmp_path: Path, encoder: CountingEncoder, kind: str) -> None:
+    if kind != "npy":
+        pytest.importorskip({"parquet": "pyarrow"}.get(kind, kind), reason=f"needs the extra {kind}")
+    library, target, back = tmp_path / "library", tmp_path / "target", tmp_path / "back.db"
+    with EmbeddingCache(library / "embeddings.db") as cache:
+        cache.get_many(["a", "b"], ["one", "two"], encoder)
+        vectors = cache.matrix("fake", doc_ids=["a", "b"])[1]
+    told = run("export", library, target, "--to", kind)
+    assert told.startswith(f"{target}: 2 vectors of 8 values written, ")
+    run("import", back, target, "--from", "matrix" if kind == "npy" else kind)
+    with EmbeddingCache(back) as cache:
+        assert cache.matrix("fake", doc_ids=["a", "b"])[1].tobytes() == vectors.tobytes()
+    run("export", library, target, "--to", kind, exit_code=3)
+    report = json.loads(run("export", library, target, "--to", kind, "--overwrite", "--json"))
+    assert (report["path"], report["n_rows"], report["dim"]) == (str(target), 2, 8)
+
+
+def test_export_asks_which_model_where_there_are_several(tmp_path: Path, encoder: CountingEncoder) -> None:
+    with EmbeddingCache(tmp_path / "c.db") as cache:
+        cache.get("a", "one", encoder)
+        cache.get("a", "one", CountingEncoder(model_name="another"))
+    assert "another, fake" in run("export", tmp_path / "c.db", tmp_path / "out", "--to", "npy", exit_code=2)
+    run("export", tmp_path / "c.db", tmp_path / "out", "--to", "npy", "--model-name", "fake", "--collection", "")
+
+
+def test_an_option_of_another_format_is_refused(tmp_path: Path, home_made: Path) -> None:
+    arguments = ("import", tmp_path / "new.db", home_made, "--from", "npy", "--model-name", "m")
+    assert "--from npy takes no --id-column" in run(*arguments, "--id-column", "key", exit_code=2)
+    assert not (tmp_path / "new.db").exists()
