@@ -146,10 +146,13 @@ class SentenceTransformerEncoder(NamedEncoder):
         return prompts.get(default) if default is not None else None
 
     def _has_query_vectors(self) -> bool:
+        return (self._prompt("query") or "") != (self._prompt("document") or "") or self.task_matters()
+
+    def task_matters(self) -> bool:
+        """Tell whether queries and documents go different ways even with one prompt."""
         return (
-            (self._prompt("query") or "") != (self._prompt("document") or "")
-            or _length(self.model, "query") != _length(self.model, "document")
-            or any(type(module).__name__ == "Router" for module in self.model.children())
+            _length(self.model, "query") != _length(self.model, "document")
+            or "task" in self.model.get_model_kwargs()  # a Router takes it, and modules that come with a model may
         )
 
 
