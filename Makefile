@@ -46,7 +46,7 @@ fuzz: $(READY_FUZZ)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict embstore migrations
+	$(BIN)/mypy --strict embstore migrations tests/typing
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

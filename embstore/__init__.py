@@ -117,7 +117,7 @@ __all__ = [
 ]
 
 # Each name is loaded with its module when it is first asked for, so that importing embstore costs next to nothing.
-__getattr__ = loader(
+_load = loader(
     __name__,
     {
         "embstore.cache": ["EmbeddingCache"],
@@ -173,3 +173,6 @@ __getattr__ = loader(
         "embstore.stores.salvage": ["LostRow"],
     },
 )
+
+if not TYPE_CHECKING:  # or a type checker believes that every name is here
+    __getattr__ = _load

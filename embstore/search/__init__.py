@@ -19,7 +19,7 @@ __all__ = [
     "SemanticSearchEngine",
 ]
 
-__getattr__ = loader(
+_load = loader(
     __name__,
     {
         "embstore.search.base": ["IndexPlan", "IndexReport", "SearchHit"],
@@ -28,3 +28,6 @@ __getattr__ = loader(
         "embstore.search.engine": ["SemanticSearchEngine"],
     },
 )
+
+if not TYPE_CHECKING:  # or a type checker believes that every name is here
+    __getattr__ = _load

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Each with its format, on first use.
-__getattr__ = loader(
+_load = loader(
     __name__,
     {
         "embstore.transfer.matrix": ["import_matrix"],
@@ -46,3 +46,6 @@ __getattr__ = loader(
         "embstore.transfer.safetensors_file": ["export_safetensors", "import_safetensors"],
     },
 )
+
+if not TYPE_CHECKING:  # or a type checker believes that every name is here
+    __getattr__ = _load
