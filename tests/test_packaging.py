@@ -86,8 +86,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_sources_come_with_the_changelog_and_what_is_said_of_security(tmp_path: Path) -> None:
-    source, out = tmp_path / "source", tmp_path / "out"
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of the sources, built from a copy of them."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sdist")
     for name in ("embstore", "migrations"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "MANIFEST.in"):
@@ -96,9 +98,26 @@ def test_the_sources_come_with_the_changelog_and_what_is_said_of_security(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("*.tar.gz")
-    with tarfile.open(built) as archive:
+    return built
+
+
+def test_the_sources_come_with_the_changelog_and_what_is_said_of_security(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"CHANGELOG.md", "SECURITY.md", "LICENSE", "README.md", "embstore/cache.py"} <= names
+    assert {"CHANGELOG.md", "SECURITY.md", "LICENSE", "README.md", "embstore/cache.py", "embstore/py.typed"} <= names
+
+
+@pytest.mark.parametrize(
+    ("checker", "arguments"), [("twine", ["check", "--strict"]), ("check_wheel_contents", ["--no-config"])]
+)
+def test_an_index_of_packages_would_take_what_is_built(
+    checker: str, arguments: list[str], wheel: Path, sdist: Path
+) -> None:
+    pytest.importorskip(checker, reason=f"needs {checker.replace('_', '-')}, of the extra dev")
+    built = [wheel] if checker == "check_wheel_contents" else [wheel, sdist]
+    command = [sys.executable, "-m", checker, *arguments, *map(str, built)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
