@@ -50,6 +50,9 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in 
 # Names of functions of embstore.transfer, each of which is loaded when it is used.
 _IMPORTS = {
     "npy": "import_npy_folder",
+    "langchain": "import_langchain",
+    "llm": "import_llm",
+    "chroma": "import_chroma",
     "matrix": "import_matrix",
     "parquet": "import_parquet",
     "safetensors": "import_safetensors",
@@ -72,6 +75,8 @@ _EXPORTS = {
 @click.option("--role", type=click.Choice(ROLES), default="document", show_default=True)
 @click.option("--collection", help="Where the documents come to. Default: as SOURCE says, or none.")
 @click.option("--ids", type=_file, help="What the rows of a matrix are: a .jsonl, .json or text file.")
+@click.option("--namespace", metavar="NAME", help="Of LangChain's cache. Default: none.")
+@click.option("--source-collection", metavar="NAME", help="Of llm or Chroma. Default: all of llm, the one of Chroma.")
 @click.option("--id-column", metavar="NAME", help="Of a Parquet file. Default: id.")
 @click.option("--text-column", metavar="NAME", help="Of a Parquet file. Default: text.")
 @click.option("--vector-column", metavar="NAME", help="Of a Parquet file. Default: vector or embedding.")
@@ -189,7 +194,8 @@ def _print(report: TransferReport, as_json: bool) -> None:
         counts = {"n_skipped": report.n_skipped, "n_conflicts": report.n_conflicts, "ok": report.ok}
         print_json({**asdict(report), **counts})
     else:
-        for verb, rows in (("skipped", report.skipped), ("differs", report.conflicts)):
+        differing = [conflict for conflict in report.conflicts if not conflict.is_rounding]
+        for verb, rows in (("skipped", report.skipped), ("differs", differing)):
             for row in rows[:_SHOWN]:
                 click.echo(f"{verb}: {printable(str(row))}")
             if len(rows) > _SHOWN:
@@ -197,8 +203,9 @@ def _print(report: TransferReport, as_json: bool) -> None:
         click.echo(
             f"{printable(report.source)}: {counted(report.n_stored, 'vector')}, "
             f"{counted(report.n_documents, 'document')} and {counted(report.n_texts, 'text')} stored; "
-            f"{counted(report.n_present, 'vector')} were there; {len(report.skipped):,} skipped, "
-            f"{len(report.conflicts):,} otherwise"
+            f"{counted(report.n_present, 'vector')} were there; "
+            f"{counted(len(report.skipped), 'row')} skipped; {len(differing):,} differ, "
+            f"{len(report.conflicts) - len(differing):,} more by rounding"
         )
     if not report.ok:
         click.get_current_context().exit(EXIT_NO)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from embstore.lazy import loader
 
 if TYPE_CHECKING:
+    from embstore.transfer.chroma import import_chroma
+    from embstore.transfer.langchain import import_langchain
+    from embstore.transfer.llm import import_llm
     from embstore.transfer.matrix import import_matrix
     from embstore.transfer.matrix_folder import export_npy
     from embstore.transfer.merging import merge
@@ -25,6 +28,9 @@ __all__ = [
     "export_parquet",
     "export_projector",
     "export_safetensors",
+    "import_chroma",
+    "import_langchain",
+    "import_llm",
     "import_matrix",
     "import_npy_folder",
     "import_parquet",
@@ -36,6 +42,9 @@ __all__ = [
 _load = loader(
     __name__,
     {
+        "embstore.transfer.chroma": ["import_chroma"],
+        "embstore.transfer.langchain": ["import_langchain"],
+        "embstore.transfer.llm": ["import_llm"],
         "embstore.transfer.matrix": ["import_matrix"],
         "embstore.transfer.matrix_folder": ["export_npy"],
         "embstore.transfer.merging": ["merge"],

@@ -101,17 +101,30 @@ def import_rows(
     OutOfRangeError, DimensionError, ReadOnlyError, StoreError
         Likewise.
     """
+    return import_models(cache, source, [(owner, rows)], total=total, progress=progress)
+
+
+def import_models(
+    cache: PutEmbeddings,
+    source: str | Path,
+    rows_of: Iterable[tuple[Owner, Iterable[SourceRow | Skipped]]],
+    *,
+    total: int | None,
+    progress: bool | None,
+) -> TransferReport:
+    """Take in the rows of a source that are of several models; as `import_rows` otherwise."""
     incoming = Incoming(cache.store, str(source))
-    dim: int | None = None
     with incoming.telling(), progress_bar(total, "importing", progress, unit="row") as bar:
-        for batch in _batches(rows):
-            bar.update(len(batch))
-            incoming.skipped += [row for row in batch if isinstance(row, Skipped)]
-            taken = [row for row in batch if isinstance(row, SourceRow)]
-            if taken:
-                page = _page(taken, source, dim)
-                dim = page.vectors.shape[1]
-                _take(incoming, page, owner, taken)
+        for owner, rows in rows_of:
+            dim: int | None = None
+            for batch in _batches(rows):
+                bar.update(len(batch))
+                incoming.skipped += [row for row in batch if isinstance(row, Skipped)]
+                taken = [row for row in batch if isinstance(row, SourceRow)]
+                if taken:
+                    page = _page(taken, source, dim)
+                    dim = page.vectors.shape[1]
+                    _take(incoming, page, owner, taken)
     return incoming.report()
 
 

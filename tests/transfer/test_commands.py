@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -37,10 +38,8 @@ def home_made(tmp_path: Path, encoder: CountingEncoder) -> Path:
 def test_import_makes_a_library_and_says_what_it_stored(tmp_path: Path, home_made: Path) -> None:
     library = tmp_path / "library"
     told = run("import", library, home_made, "--from", "npy", "--model-name", "fake")
-    assert (
-        told
-        == f"{home_made}: 2 vectors, 2 documents and 0 texts stored; 0 vectors were there; 0 skipped, 0 otherwise\n"
-    )
+    counts = "2 vectors, 2 documents and 0 texts stored; 0 vectors were there; 0 rows skipped"
+    assert told == f"{home_made}: {counts}; 0 differ, 0 more by rounding\n"
     with EmbeddingCache(library / "embeddings.db") as cache:
         assert len(cache) == 2
 
@@ -115,3 +114,15 @@ def test_an_option_of_another_format_is_refused(tmp_path: Path, home_made: Path)
     arguments = ("import", tmp_path / "new.db", home_made, "--from", "npy", "--model-name", "m")
     assert "--from npy takes no --id-column" in run(*arguments, "--id-column", "key", exit_code=2)
     assert not (tmp_path / "new.db").exists()
+
+
+def test_texts_tell_what_keys_are_of(tmp_path: Path, encoder: CountingEncoder) -> None:
+    (tmp_path / "store" / "m").mkdir(parents=True)
+    key = hashlib.blake2b(b"one").hexdigest()
+    (tmp_path / "store" / "m" / key).write_text(json.dumps(encoder.vector("one").tolist()), encoding="utf-8")
+    (tmp_path / "texts.jsonl").write_text('{"id": "a", "text": "one"}\n', encoding="utf-8")
+    arguments = ("import", tmp_path / "new.db", tmp_path / "store", "--from", "langchain", "--model-name", "fake")
+    assert "none of the texts given" in run(*arguments, "--namespace", "m/", exit_code=1)
+    run(*arguments, "--namespace", "m/", "--texts", tmp_path / "texts.jsonl")
+    with EmbeddingCache(tmp_path / "new.db") as cache:
+        assert cache.missing(["one"], encoder) == []
