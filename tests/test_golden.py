@@ -20,9 +20,15 @@ VERSIONS = sorted(int(file.stem.removeprefix("schema_")) for file in golden.FOLD
 
 
 @pytest.fixture(params=VERSIONS)
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def version(request: pytest.FixtureRequest) -> int:
+    of_file: int = request.param
+    return of_file
+
+
+@pytest.fixture
+def path(version: int, tmp_path: Path) -> Path:
     """A copy of the golden file of a version."""
-    return Path(shutil.copy(golden.FOLDER / f"schema_{request.param}.db", tmp_path))
+    return Path(shutil.copy(golden.FOLDER / f"schema_{version}.db", tmp_path))
 
 
 @pytest.fixture
@@ -54,6 +60,13 @@ def test_queries_and_documents_are_read_from_it(cache: EmbeddingCache) -> None:
     assert query.tolist() == ASYMMETRIC.vector(f"query: {golden.QUERY}").tolist()
 
 
+def test_vectors_that_are_float16_are_read_from_it(version: int, cache: EmbeddingCache) -> None:
+    if version < 3:
+        pytest.skip("the version has no float16")
+    ids, vectors = cache.matrix("half", doc_ids=["b", "a"])
+    assert (ids, vectors.tolist()) == (["b", "a"], golden.HALF.vectors(["two", "one"]).tolist())
+
+
 def test_odd_bits_are_read_from_it(cache: EmbeddingCache) -> None:
     ids, vectors = cache.matrix("without canary", doc_ids=["bits", "more bits"])
     assert (ids, vectors.view(np.uint32).tolist()) == (["bits", "more bits"], golden.BITS.tolist())
@@ -75,8 +88,9 @@ def golden_canary() -> str:
     return CANARY_TEXT
 
 
-def test_the_models_of_it_are_known_with_their_settings(cache: EmbeddingCache) -> None:
+def test_the_models_of_it_are_known_with_their_settings(version: int, cache: EmbeddingCache) -> None:
     at = golden.CREATED_AT
+    half = ModelInfo("half", {"dtype": "float16"}, 7, "float16", at, n_vectors=2, n_documents=2, has_canary=True)
     assert [dataclasses.replace(model, created_at=at) for model in cache.models()] == [
         ModelInfo("plain", {}, 7, "float32", at, n_vectors=8, n_documents=8, has_canary=True),
         ModelInfo("asymmetric", golden.SETTINGS, 32, "float32", at, n_vectors=2, n_documents=2, has_canary=True),
@@ -91,6 +105,7 @@ def test_the_models_of_it_are_known_with_their_settings(cache: EmbeddingCache) -
             has_canary=True,
         ),
         ModelInfo("without canary", {}, 4, "float32", at, n_vectors=2, n_documents=2, has_canary=False),
+        *([half] if version >= 3 else []),
     ]
 
 

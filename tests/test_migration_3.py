@@ -56,13 +56,13 @@ def own_rows(path: Path) -> Rows:
 
 def check_migrated(path: Path, before: Rows) -> None:
     """The file has the schema of a new one, every row that it had, and no reference to one that it has not."""
-    assert version_of(path) == schema.SCHEMA_VERSION == 3
+    assert version_of(path) == schema.SCHEMA_VERSION
     assert own_rows(path) == before
     with connection(path) as opened:
         objects = opened.execute(schema.OBJECTS).fetchall()
         assert opened.execute("PRAGMA foreign_key_check").fetchall() == []
         assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert schema.fingerprint(objects) == schema.FINGERPRINTS[3]
+    assert schema.fingerprint(objects) == schema.FINGERPRINTS[schema.SCHEMA_VERSION]
     assert {name for _, name, _, _ in objects if "kept" in name} == set()
     with EmbeddingCache(path) as cache:
         assert cache.verify() == []

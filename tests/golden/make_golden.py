@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 
-from embstore import EmbeddingCache, content_hash, filling
+from embstore import EmbeddingCache, content_hash, grouping
 from embstore.identity import ModelIdentity
 from embstore.search.base import IndexRecord
 from embstore.search.exact import ExactIndex
@@ -75,6 +75,9 @@ SETTINGS = {"revision": "abc", "max_seq_length": 256, "scale": 1.0, "lower": Tru
 ASYMMETRIC = GoldenQueryEncoder("asymmetric", dim=32, **SETTINGS)
 QUERY = "what is the weather like?"
 
+# Of one whose vectors are float16, which has a place for each of its values.
+HALF = GoldenEncoder("half", dim=7)
+
 # Of an exact index: the texts and metadata of one of the collections above.
 TEXTS_OF = "other"
 METADATA = {"größer": [1.5, 2.0], "year": 2026, "draft": True}
@@ -85,7 +88,7 @@ BITS = np.array([[0x80000000, 1, 0x807FFFFF, 0x00800000], [0x7F7FFFFF, 0xFF7FFFF
 
 def make(path: Path) -> None:
     """Fill a new file."""
-    with mock.patch.object(models, "datetime") as datetime, mock.patch.object(filling, "time") as clock:
+    with mock.patch.object(models, "datetime") as datetime, mock.patch.object(grouping, "time") as clock:
         datetime.datetime.now.return_value.isoformat.return_value = CREATED_AT
         clock.perf_counter.side_effect = count(step=0.25)  # seconds: each call of an encoder takes as long
         with EmbeddingCache(path) as cache:
@@ -96,6 +99,8 @@ def make(path: Path) -> None:
             cache.get_many(["a", "b"], ["one", "two"], ASYMMETRIC)
             cache.embed_query(QUERY, ASYMMETRIC)
             cache.put_many(["bits", "more bits"], ["one", "two"], BITS.view(np.float32), model_name="without canary")
+            with EmbeddingCache(path, dtype="float16") as of_half:
+                of_half.get_many(["a", "b"], ["one", "two"], HALF)
             ExactIndex(cache.store, TEXTS_OF, ModelIdentity("plain")).put(
                 [
                     IndexRecord(doc_id, text, None, METADATA, PLAIN.vector(text))
