@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from embstore.stored import StoredEmbeddings, cache_stats
     from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
-    from embstore.stores.salvage import LostRow
+    from embstore.stores.lost import LostRow
 
 __version__ = "0.1.0"
 

@@ -220,6 +220,19 @@ def text_checksum(collection: str, doc_id: str, content_hash: bytes, metadata: s
     return _digest(b"".join([struct.pack("<5Q", *map(len, fields)), *fields]))
 
 
+def bytes_checksum(key: str, value: bytes) -> int:
+    """Checksum a row of the table byte_values: a signed 64-bit integer.
+
+    Parameters
+    ----------
+    key : str
+        The key that the row is asked or written for.
+    value : bytes
+    """
+    name = key.encode()
+    return _digest(b"".join([struct.pack("<Q", len(name)), name, value]))
+
+
 def _json_checksum(row: Sequence[object]) -> int:
     return _digest(json.dumps(row).encode("ascii"))
 

@@ -18,9 +18,10 @@ from embstore.errors import DamagedStoreError, StoreError, StorePathError
 from embstore.stores.companions import SUFFIXES, check_companions
 from embstore.stores.copying import put_in_place
 from embstore.stores.damaged import end_unfinished, writers_waiting
+from embstore.stores.lost import LostRow
 from embstore.stores.opening import checked_path
 from embstore.stores.pages import Pages
-from embstore.stores.salvage import LostRow, Salvage
+from embstore.stores.salvage import Salvage
 from embstore.stores.sqlite import SQLiteStore
 from embstore.stores.tables.carried import CarriedRows
 
@@ -40,7 +41,7 @@ class RepairReport:
     ----------
     path : str
         The new file.
-    n_models, n_vectors, n_documents, n_collections, n_texts : int
+    n_models, n_vectors, n_documents, n_collections, n_texts, n_byte_values : int
         Rows that it has.
     lost : tuple of LostRow
         What is not in it, named as far as anything still names it.
@@ -56,6 +57,7 @@ class RepairReport:
     n_documents: int
     n_collections: int
     n_texts: int
+    n_byte_values: int
     lost: tuple[LostRow, ...]
     n_missing_pages: int
     may_hold_removed: bool

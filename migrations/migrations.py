@@ -120,6 +120,30 @@ CREATE TABLE models (
 ) STRICT
 """
 
+# Made by no encoder: bytes by key, for whoever keeps what it likes.
+BYTE_VALUES = """
+CREATE TABLE byte_values (
+    key TEXT PRIMARY KEY NOT NULL,
+    value BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+) STRICT
+"""
+
+USAGE = """
+CREATE TABLE usage (
+    model_id INTEGER NOT NULL REFERENCES models,
+    day TEXT NOT NULL,
+    n_hits INTEGER NOT NULL CHECK (n_hits >= 0),
+    n_hit_chars INTEGER NOT NULL CHECK (n_hit_chars >= 0),
+    n_encoded INTEGER NOT NULL CHECK (n_encoded >= 0),
+    n_stored INTEGER NOT NULL CHECK (n_stored >= 0),
+    encode_s REAL NOT NULL CHECK (encode_s >= 0),
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (model_id, day)
+) STRICT, WITHOUT ROWID
+"""
+
+
 ON_MODELS = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'models' AND sql IS NOT NULL"
 LAST_MODEL_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'models'"
 MODELS_WITH_DTYPE = """
@@ -157,6 +181,14 @@ def m003_float16(db: Database) -> None:
     _make_models_anew(db)
     _rename_dtype_setting(db)
     db.execute("PRAGMA user_version = 3")
+
+
+@migrations()
+def m004_bytes_and_usage(db: Database) -> None:
+    """Bytes by key, and what each model has encoded and given on each day."""
+    for statement in (BYTE_VALUES, USAGE):
+        db.execute(statement)
+    db.execute("PRAGMA user_version = 4")
 
 
 def _make_models_anew(db: Database) -> None:

@@ -12,6 +12,7 @@ import pytest
 from embstore import EmbeddingCache
 from embstore.stores import summary, verify
 from embstore.stores.tables import (
+    byte_values,
     collections,
     conversion,
     documents,
@@ -19,6 +20,7 @@ from embstore.stores.tables import (
     joined,
     models,
     texts,
+    usage,
     vector_rows,
     vectors,
 )
@@ -26,12 +28,14 @@ from tests.files import connection, define
 
 MODULES: tuple[ModuleType, ...] = (
     *(models, vectors, vector_rows, conversion, documents, encodings, collections, texts),
+    *(byte_values, usage),
     *(joined, summary, verify),
 )
 
 BY_HASH = "sqlite_autoindex_vectors_1"
 BY_VECTOR = "documents_by_vector"
 BY_DOC_ID = "sqlite_autoindex_texts_1"
+BY_KEY = "sqlite_autoindex_byte_values_1"
 OF_SCOPE = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=?)"
 OF_ID = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id=?)"
 USED = [f"SEARCH documents USING COVERING INDEX {BY_VECTOR} (vector_id=?)"]
@@ -75,6 +79,16 @@ PLANS = {
     "texts.READ_RANGE": ["SEARCH texts USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "texts.FIND_IDS": [f"SEARCH texts USING COVERING INDEX {BY_DOC_ID} (collection=? AND doc_id=?)"],
     "texts.DELETE": [f"SEARCH texts USING INDEX {BY_DOC_ID} (collection=? AND doc_id=?)"],
+    "byte_values.READ": [f"SEARCH byte_values USING INDEX {BY_KEY} (key=?)"],
+    "byte_values.READ_ROW": ["SEARCH byte_values USING INTEGER PRIMARY KEY (rowid=?)"],
+    "byte_values.ANY": [f"SEARCH byte_values USING COVERING INDEX {BY_KEY} (key=?)"],
+    "byte_values.FIRST_KEYS": [f"SEARCH byte_values USING COVERING INDEX {BY_KEY} (key>?)"],
+    "byte_values.NEXT_KEYS": [f"SEARCH byte_values USING COVERING INDEX {BY_KEY} (key>?)"],
+    "byte_values.DELETE": [f"SEARCH byte_values USING INDEX {BY_KEY} (key=?)"],
+    "usage.FIND": ["SEARCH usage USING PRIMARY KEY (model_id=? AND day=?)"],
+    "usage.OF_MODEL": ["SEARCH usage USING PRIMARY KEY (model_id=?)"],
+    "usage.UPSERT": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
+    "usage.DELETE": ["SEARCH usage USING PRIMARY KEY (model_id=?)"],
     "joined.ONE": [
         OF_ID,
         "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)",
@@ -102,6 +116,8 @@ WHOLE = {
     ],
     "summary.COUNT_USED": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
     "encodings.MODEL_IDS": ["SCAN encodings"],
+    "usage.ALL": ["SCAN usage"],
+    "byte_values.ROWIDS": ["SCAN byte_values"],
     "collections.ALL": ["SCAN collections"],
     "verify.TEXT_IDS": ["SCAN texts"],
     "verify.ALL_MODELS": ["SCAN models"],
@@ -113,7 +129,15 @@ WHOLE = {
 WITHOUT_A_PLAN = {
     *("models.INSERT", "vectors.INSERT", "vectors.UPSERT"),
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
-    *("encodings.UPSERT", "encodings.DELETE_ALL", "collections.UPSERT", "texts.INSERT"),
+    *(
+        "encodings.UPSERT",
+        "encodings.DELETE_ALL",
+        "usage.DELETE_ALL",
+        "byte_values.UPSERT",
+        "collections.UPSERT",
+        "texts.INSERT",
+    ),
+    *("byte_values.UPSERT", "usage.DELETE_ALL"),
     *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "vector_rows.PAGE_COUNT", "vector_rows.PAGE_SIZE"),
 }
 

@@ -38,11 +38,13 @@ def repair(path: Path, output: Path, as_json: bool) -> None:
     else:
         for row in report.lost:
             click.echo(f"lost: {printable(str(row))}")
-        kept = (
+        kept = [
             counted(report.n_vectors, "vector"),
             counted(report.n_documents, "document"),
             counted(report.n_texts, "text"),
-        )
+        ]
+        if report.n_byte_values:
+            kept.append(counted(report.n_byte_values, "byte value"))
         lost = ", ".join(f"{n:,} {table}" for table, n in report.n_lost.items())
         click.echo(f"{printable(report.path)}: {', '.join(kept)} kept; lost: {lost or 'nothing'}")
         if report.n_missing_pages:

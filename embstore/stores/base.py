@@ -16,8 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embstore.codec import Vectors
-from embstore.identity import Dtype, ModelIdentity, Setting
+from embstore.identity import Dtype, ModelIdentity
+from embstore.stores.byte_values import ByteStore
 from embstore.stores.contents import ContentStore
+from embstore.stores.infos import DocumentInfo as DocumentInfo
+from embstore.stores.infos import ModelInfo as ModelInfo
+from embstore.stores.infos import Problem as Problem
+from embstore.stores.infos import PruneReport as PruneReport
+from embstore.stores.infos import Stats as Stats
 from embstore.stores.texts import TextStore
 
 
@@ -75,71 +81,6 @@ class VectorLookup:
         )
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """A stored model and how much is stored of it."""
-
-    model_name: str
-    settings: dict[str, Setting]
-    dim: int
-    dtype: str
-    created_at: str
-    n_vectors: int
-    n_documents: int
-    has_canary: bool
-
-
-@dataclass(frozen=True)
-class DocumentInfo:
-    """A row of the view `embeddings`, without its vector."""
-
-    doc_id: str
-    collection: str
-    model_name: str
-    settings: dict[str, Setting]
-    dim: int
-    content_hash: str
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a store holds.
-
-    `n_documents` counts rows of the view, `n_doc_ids` distinct ids, `n_unused` the vectors that no document uses,
-    those of texts cached without an id among them.
-    """
-
-    path: str
-    size_bytes: int
-    n_documents: int
-    n_doc_ids: int
-    n_vectors: int
-    n_unused: int
-    models: tuple[ModelInfo, ...]
-
-
-@dataclass(frozen=True)
-class PruneReport:
-    """The vectors that no document uses: how many, the bytes of their values, and whether they were removed."""
-
-    n_vectors: int
-    vector_bytes: int
-    removed: bool
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that `verify` found."""
-
-    table: str
-    key: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.table} {self.key}: {self.what}" if self.key else f"{self.table}: {self.what}"
-
-
 class Store(ContentStore, Protocol):
     """Where rows live.
 
@@ -157,6 +98,10 @@ class Store(ContentStore, Protocol):
     @property
     def texts(self) -> TextStore:
         """The collections whose texts are in the store too."""
+
+    @property
+    def byte_values(self) -> ByteStore:
+        """Bytes by key, of whoever keeps something there."""
 
     def reading(self) -> AbstractContextManager[Any]:
         """Let the reads of a block see one state of the store."""
@@ -226,6 +171,9 @@ class Store(ContentStore, Protocol):
 
     def note_encoding(self, model: StoredModel, *, n_texts: int, n_chars: int, seconds: float) -> None:
         """Add to the record of what a model has encoded and how long it took."""
+
+    def note_hits(self, model: StoredModel, *, n_texts: int, n_chars: int) -> None:
+        """Count texts that were found: noted along with the next write of this process, and nothing is written now."""
 
     def seconds_per_char(self, model: StoredModel) -> float | None:
         """Tell how long a model has taken for a character of text, None where it is not known."""

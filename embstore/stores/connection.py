@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
 from embstore.stores import committing, forks, opening, schema
@@ -40,6 +40,16 @@ class _Handle:
                 self.connection.close()
 
 
+class Passenger(Protocol):
+    """What has something to write with every transaction that writes anyway."""
+
+    def going_along(self) -> contextlib.AbstractContextManager[Callable[[sqlite3.Connection], None]]:
+        """Lend what is called at the end of a transaction, before it is committed; the block raises where it is not."""
+
+    def forget_waiting(self) -> None:
+        """Forget what waits to be written: this is a forked child, and its parent writes it."""
+
+
 class Database:
     """A cache file and this process's connections to it.
 
@@ -66,6 +76,7 @@ class Database:
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._registering = threading.Lock()
         self._closed = False
+        self._passengers: list[Passenger] = []
         with _preparing, forks.transaction(), self.errors():
             self.read_only = opening.prepare(self._path, timeout_s)
         _databases.add(self)
@@ -166,12 +177,15 @@ class Database:
             if handle.is_writing:
                 yield handle.connection
                 return
-            with committing.immediate(handle.connection):
+            with contextlib.ExitStack() as along, committing.immediate(handle.connection):
+                write_along = [along.enter_context(passenger.going_along()) for passenger in self._passengers]
                 # Newer tables may depend on rows that this embstore would not know to write.
                 schema.check_known(schema.user_version(handle.connection), self.path)
                 handle.is_writing = True
                 try:
                     yield handle.connection
+                    for write in write_along:
+                        write(handle.connection)
                 finally:
                     handle.is_writing = False
 
@@ -188,6 +202,10 @@ class Database:
 
     def _closed_error(self) -> StoreClosedError:
         return StoreClosedError(f"the cache on {self.path!r} is closed; open a new one", path=self.path)
+
+    def go_along(self, passenger: Passenger) -> None:
+        """Let something be written with every transaction."""
+        self._passengers.append(passenger)
 
     def vacuum(self, page_size: int) -> None:
         """Write the file anew without unused space, which no transaction can hold."""
@@ -209,6 +227,8 @@ class Database:
     def disown(self) -> None:
         """Keep the connections open for good: a forked child may neither use nor close its parent's."""
         self._registering = threading.Lock()
+        for passenger in self._passengers:
+            passenger.forget_waiting()
         for handle in self._handles:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from embstore.stores.base import PruneReport
-from embstore.stores.tables import collections, documents, encodings, models, vectors
+from embstore.stores.tables import collections, documents, encodings, models, usage, vectors
 
 
 def forget_documents(
@@ -30,7 +30,7 @@ def forget_models(connection: Connection, model_name: str | None) -> int:
     if model_name is None:
         collections.vectors_changed(connection, None)
         n_forgotten = documents.count(connection)
-        for table in (documents, vectors, encodings, models):
+        for table in (documents, vectors, encodings, usage, models):
             table.delete_all(connection)
         return n_forgotten
     n_forgotten = 0
@@ -41,6 +41,7 @@ def forget_models(connection: Connection, model_name: str | None) -> int:
             n_forgotten += documents.delete(connection, model_id, name, None)
         vectors.delete_of_model(connection, model_id)
         encodings.delete(connection, model_id)
+        usage.delete(connection, model_id)
         models.delete(connection, model_id)
     return n_forgotten
 

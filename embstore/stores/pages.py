@@ -64,16 +64,27 @@ class Pages:
         self.live, self.are_live_known = self._live()
         self.n_missing = max(0, int.from_bytes(data[28:32], "big") - self.n_pages) if data[:16] == _MAGIC else 0
 
-    def rows(self, *types: str) -> Iterator[Row]:
+    def rows(self, *types: str, of: str | None = None) -> Iterator[Row]:
         """Give the rows that can be read, in the order of their pages.
 
         Parameters
         ----------
         types : str
             Only those with values of these types, a letter each: n for None, i int, f float, b bytes, t str.
+        of : str, optional
+            Only those of the table or index of that name, where its tree is whole: somebody's can have such values.
         """
-        for number in self.live:
+        for number in self.live if of is None else self._tree(of):
             yield from self._rows(number, types)
+
+    def _tree(self, name: str) -> list[int]:
+        """List the pages of a table or index; all that are live where its tree is not whole."""
+        roots = [row.values[3] for row in self.rows(*_SCHEMA) if row.values[1] == name]
+        if not roots and self.are_live_known:
+            return []  # an older schema version has no such table
+        reached = set[int]()
+        is_whole = bool(roots) and self._climb([root for root in roots if isinstance(root, int)], reached)
+        return sorted(reached) if is_whole else self.live
 
     def _live(self) -> tuple[list[int], bool]:
         """List the pages whose rows count, and tell whether these are known to be the ones that are in use.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from sqlite3 import Connection
 from typing import Any
@@ -22,8 +22,9 @@ from embstore.errors import DamagedStoreError
 from embstore.formats import STORED_DTYPES
 from embstore.identity import ModelIdentity
 from embstore.stores.base import StoredModel
+from embstore.stores.lost import LostRow
 from embstore.stores.pages import Pages
-from embstore.stores.tables import collections, encodings, models, texts
+from embstore.stores.tables import byte_values, collections, encodings, models, texts, usage
 from embstore.stores.tables.carried import CarriedRows, Values
 from embstore.stores.texts import StoredCollection
 
@@ -38,37 +39,13 @@ VECTOR_KEY = ("ibi",)
 DOCUMENT = ("ittii",)
 DOCUMENT_BY_VECTOR = ("iitt",)
 COLLECTION = ("tttiiii",)
+USAGE = ("itiiiifi", "itiiiiii")
+BYTES = ("tbi",)
+BYTES_KEY = ("ti",)
 NAMES = ("tti",)  # of a model, or of a text: (model_name, settings, model_id), (collection, doc_id, text_id)
-_OF_TABLES = {*MODEL, *VECTOR, *TEXT, *ENCODING}
+_OF_TABLES = {*MODEL, *VECTOR, *TEXT, *ENCODING, *BYTES}
 
 Found = tuple[int | None, Values]
-
-
-@dataclass(frozen=True)
-class LostRow:
-    """A row that is not in the repaired file; None for what does not belong to it or is not known.
-
-    Attributes
-    ----------
-    table : str
-        Or "canaries": a model was kept whose canary was not, which its first use writes anew.
-    model : str or None
-        Its identity, or "model_id 3" where that is lost too.
-    content_hash : str or None
-        In lower hex.
-    collection, doc_id : str or None
-    """
-
-    table: str
-    model: str | None = None
-    content_hash: str | None = None
-    collection: str | None = None
-    doc_id: str | None = None
-
-    def __str__(self) -> str:
-        facts = {"doc_id": self.doc_id, "collection": self.collection, "model": self.model}
-        told = [f"{name} {value!r:.80}" for name, value in facts.items() if value is not None]
-        return f"{self.table} {', '.join(told + ([self.content_hash] if self.content_hash else []))}"
 
 
 class Salvage:
@@ -97,10 +74,11 @@ class Salvage:
         self._carry_vectors()
         self._carry_documents()
         self._carry_texts()
+        self._carry_bytes()
         return self._lost_rows()
 
-    def _rows(self, *types: str) -> Iterator[Found]:
-        for row in self._pages.rows(*types):
+    def _rows(self, *types: str, of: str | None = None) -> Iterator[Found]:
+        for row in self._pages.rows(*types, of=of):
             if (row.rowid is not None) == (types[0] in _OF_TABLES):
                 yield row.rowid, row.values
 
@@ -128,6 +106,10 @@ class Salvage:
             row = (rowid, *totals[:2], float(totals[2]), checksum)
             if rowid in self._models and encodings.is_sound(row):
                 self._connection.execute(encodings.UPSERT, row)
+        for _, (model_id, day, *totals, seconds, checksum) in self._rows(*USAGE):
+            row = (model_id, day, *totals, float(seconds), checksum)
+            if model_id in self._models and usage.is_sound(row):
+                self._connection.execute(usage.UPSERT, row)
 
     def _mend_model(self, row: Values) -> None:
         """Keep a model whose row and whose index say the same of who it is, without its canary.
@@ -230,6 +212,15 @@ class Salvage:
                 collections.put(
                     self._connection, replace(collection, n_texts=n_texts, texts_version=collection.texts_version + 1)
                 )
+
+    def _carry_bytes(self) -> None:
+        keys = {row[0] for _, row in self._rows(*BYTES_KEY, of="sqlite_autoindex_byte_values_1")}
+        keys |= {row[0] for _, row in self._rows(*BYTES, of="byte_values")}
+        for _, row in self._rows(*BYTES):
+            if byte_values.is_sound(*row):
+                self._new.put("byte_values", row, row[:1], row[1:])
+        lost = (key for key in keys if not self._new.has("byte_values", (key,)))
+        self._lost += [LostRow("byte_values", key=key) for key in sorted(lost)]
 
     # --- what is lost -----------------------------------------------------------------------
 

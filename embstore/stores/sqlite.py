@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from sqlite3 import Connection, DatabaseError
+from sqlite3 import Connection
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,10 @@ from embstore.stores import bulk, copying, forgetting, opening, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.copying import OnProgress
+from embstore.stores.sqlite_byte_values import SQLiteByteValues
 from embstore.stores.sqlite_contents import SQLiteContents
-from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.sqlite_texts import SQLiteTexts
+from embstore.stores.sqlite_usage import SQLiteUsage
 from embstore.stores.tables import collections, documents, encodings, joined, models, vectors
 
 LISTED_AT_ONCE = 1000
@@ -29,8 +29,6 @@ LISTED_AT_ONCE = 1000
 # A hundredth of the rows that there are, and no more than this many, are worth a transaction.
 GROUPS = 100
 MOST_GROUP_ROWS = 10_000
-
-_logger = logging.getLogger("embstore.stores")
 
 
 class SQLiteStore(SQLiteContents):
@@ -59,7 +57,9 @@ class SQLiteStore(SQLiteContents):
         self.path = self._database.path
         self.read_only = self._database.read_only
         self.texts = SQLiteTexts(self._database)
-        self._notes_speeds: bool | None = None  # not known yet
+        self.byte_values = SQLiteByteValues(self._database)
+        self._usage = SQLiteUsage(self._database)
+        self._database.go_along(self._usage)
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `Store.reading`."""
@@ -67,7 +67,7 @@ class SQLiteStore(SQLiteContents):
 
     def writing(self) -> AbstractContextManager[Connection]:
         """See `Store.writing`."""
-        self._look_at_speeds()
+        self._usage.look()
         return self._database.writing()
 
     # --- vectors and documents --------------------------------------------------------------
@@ -130,21 +130,24 @@ class SQLiteStore(SQLiteContents):
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
     ) -> int:
         """See `Store.insert_vectors`."""
-        with self._database.writing() as connection:
-            return vectors.insert(
+        with self.writing() as connection:
+            n_new = vectors.insert(
                 connection, self._as_now(connection, model), content_hashes, vectors_, standalone=standalone
             )
+            self._usage.stored(connection, model.model_id, n_new)
+            return n_new
 
     def replace_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool
     ) -> int:
         """See `Store.replace_vectors`."""
-        with self._database.writing() as connection:
+        with self.writing() as connection:
             n_new, n_changed = vectors.replace(
                 connection, self._as_now(connection, model), content_hashes, vectors_, standalone=standalone
             )
             if n_changed:
                 collections.vectors_changed(connection, models.identities(connection, [model.model_id]))
+            self._usage.stored(connection, model.model_id, n_new)
             return n_new
 
     def mark_standalone(self, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
@@ -153,22 +156,13 @@ class SQLiteStore(SQLiteContents):
             vectors.mark_standalone(connection, self._as_now(connection, model), content_hashes)
 
     def note_encoding(self, model: StoredModel, *, n_texts: int, n_chars: int, seconds: float) -> None:
-        """See `Store.note_encoding`; damage to its table prevents nothing that is written with it."""
+        """See `Store.note_encoding`; damage to its tables prevents nothing that is written with it."""
         with self.writing() as connection:
-            if self._notes_speeds:
-                try:
-                    encodings.add(connection, model.model_id, n_texts, n_chars, seconds)
-                except DatabaseError as error:
-                    self._notes_speeds = not is_damage(error)  # the next transaction need not fail
-                    raise
+            self._usage.encoded(connection, model.model_id, n_texts, n_chars, seconds)
 
-    def _look_at_speeds(self) -> None:
-        """Find damage to the table of speeds before a write: SQLite commits nothing that met a damaged page."""
-        if self._notes_speeds is None and not self.read_only:
-            with self._database.reading() as connection:
-                self._notes_speeds = encodings.can_be_read(connection)
-            if not self._notes_speeds:
-                _logger.warning("%r: how long models take is not noted, as that table is damaged", self.path)
+    def note_hits(self, model: StoredModel, *, n_texts: int, n_chars: int) -> None:
+        """See `Store.note_hits`."""
+        self._usage.hit(model.model_id, n_texts, n_chars)
 
     def seconds_per_char(self, model: StoredModel) -> float | None:
         """See `Store.seconds_per_char`."""

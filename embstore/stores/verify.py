@@ -14,7 +14,16 @@ from embstore.codec import HASH_BYTES
 from embstore.errors import EmbstoreError
 from embstore.stores import schema
 from embstore.stores.base import Problem, StoredModel
-from embstore.stores.tables import check_rows, collections, encodings, models, texts, vector_rows
+from embstore.stores.tables import (
+    byte_values,
+    check_rows,
+    collections,
+    encodings,
+    models,
+    texts,
+    usage,
+    vector_rows,
+)
 
 ROWS_AT_ONCE = 5000
 
@@ -54,7 +63,7 @@ FROM texts NOT INDEXED
 def problems(connection: Connection) -> list[Problem]:
     """List everything that is not as it was written, [] where the file is sound."""
     found: list[Problem] = []
-    for check in (_schema, _structure, _references, _models, _encodings, _vectors, _documents, _collections, _texts):
+    for check in CHECKS:
         try:
             found += check(connection)
         except (DatabaseError, EmbstoreError, TypeError, ValueError, OverflowError) as error:
@@ -188,5 +197,24 @@ def _rows_in_groups(connection: Connection, statement: str) -> Iterator[list[Any
         yield rows
 
 
+def _byte_values(connection: Connection) -> Iterator[Problem]:
+    if byte_values.exists(connection):
+        for rowid in byte_values.damaged(connection):
+            yield Problem("byte_values", f"rowid {rowid}", "the row is not what was written (checksum)")
+
+
+def _usage(connection: Connection) -> Iterator[Problem]:
+    if usage.exists(connection):
+        for model_id, day in usage.damaged(connection):
+            what = "the row is not what was written (checksum)"
+            yield Problem("usage", f"model_id {model_id!r:.40}, day {day!r:.40}", what)
+
+
 def _is_hash(value: object) -> bool:
     return isinstance(value, bytes) and len(value) == HASH_BYTES
+
+
+CHECKS = (
+    *(_schema, _structure, _references, _models, _encodings, _vectors, _documents),
+    *(_collections, _texts, _byte_values, _usage),
+)

@@ -27,7 +27,7 @@ from tests.faults.injuries import injure
 from tests.faults.repair_check import Repairs
 from tests.files import connection
 
-LIVE = ("models", "vectors", "documents", "collections", "texts", "encodings")
+LIVE = ("models", "vectors", "documents", "collections", "texts", "encodings", "byte_values", "usage")
 
 
 class Examination:
@@ -93,6 +93,7 @@ class Examination:
         self.attempt("stats", lambda: self.stats(cache))
         self.attempt("contains", lambda: self.contains(cache))
         self.attempt("texts", lambda: self.texts(cache))
+        self.attempt("bytes", lambda: self.bytes(cache))
         self.attempt("index", lambda: self.index(cache))
 
     def expected(self, model_name: str, collection: str | None) -> dict[tuple[str, bytes], int]:
@@ -166,6 +167,16 @@ class Examination:
         self.lost |= {f"text of {doc_id!r}" for doc_id in texts if found.get(doc_id) is None}
         if any(text not in (None, texts[doc_id]) for doc_id, text in found.items()):
             self.broken.append("other: texts that were not stored")
+
+    def bytes(self, cache: EmbeddingCache) -> None:
+        values = self.holdings.byte_values
+        found = dict(zip(values, cache.store.byte_values.mget(list(values)), strict=True))
+        self.lost |= {f"bytes of {key!r}" for key, value in found.items() if value is None}
+        if any(value not in (None, values[key]) for key, value in found.items()):
+            self.broken.append("other: bytes that were not stored")
+        listed = set(cache.store.byte_values.keys())
+        self.lost |= {f"key {key!r}" for key in values.keys() - listed}
+        self.changed += [f"key {key!r} is listed" for key in sorted(listed - values.keys())]
 
     def index(self, cache: EmbeddingCache) -> None:
         """What an exact index searches."""

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from embstore.checksums import (
+    bytes_checksum,
     collection_checksum,
     document_checksums,
     model_checksum,
@@ -33,7 +34,8 @@ from embstore.checksums import (
 )
 from embstore.codec import VECTOR_DTYPE
 from embstore.search.defaults import CACHE_NAME
-from embstore.stores.tables import encodings
+from embstore.stores.tables import encodings, usage
+from embstore.stores.usage import Counts
 from tests.faults.hostile import LOOSE, edited
 from tests.faults.reading import MEMORY_BYTES, WrongVectorError, make_library, read_everything
 from tests.faults.tally import Tally
@@ -51,6 +53,8 @@ COLUMNS = {
     "encodings": ["n_texts", "n_chars", "seconds"],
     "collections": ["collection", "model_name", "settings", "n_texts", "texts_version", "vectors_version"],
     "texts": ["collection", "doc_id", "content_hash", "metadata", "text"],
+    "byte_values": ["key", "value"],
+    "usage": ["model_id", "day", "n_hits", "n_hit_chars", "n_encoded", "n_stored", "encode_s"],
 }
 
 VALUES: list[Any] = [
@@ -153,7 +157,9 @@ def forge(content: bytes, rng: random.Random, path: Path) -> bytes:
 
 def _make_sound(connection: sqlite3.Connection, table: str) -> None:
     """Write the checksums that rows would have, had they been written as they are."""
-    key = {"documents": "model_id, collection, doc_id", "collections": "collection"}.get(table, "rowid")
+    key = {"documents": "model_id, collection, doc_id", "collections": "collection", "usage": "model_id, day"}.get(
+        table, "rowid"
+    )
     columns = ", ".join(COLUMNS[table])
     for row in connection.execute(f"SELECT {columns}, {key} FROM {table}").fetchall():
         values = row[: len(COLUMNS[table])]
@@ -174,6 +180,10 @@ def _checksum(connection: sqlite3.Connection, table: str, values: tuple[Any, ...
         return int(document_checksums(values[0], values[1], [values[2]], [key])[0])
     if table == "encodings":
         return encodings._checksum(rowid, values)  # type: ignore[arg-type]
+    if table == "byte_values":
+        return bytes_checksum(*values)
+    if table == "usage":
+        return usage._checksum(values[0], values[1], Counts(*values[2:]))
     return collection_checksum(values) if table == "collections" else text_checksum(*values)
 
 

@@ -81,6 +81,8 @@ class Holdings:
         The texts of each model that were cached without an id.
     texts : dict
         Those of the collection "notes", by doc_id.
+    byte_values : dict
+        Bytes by key.
     """
 
     def __init__(self, n: int) -> None:
@@ -96,6 +98,7 @@ class Holdings:
             doc_id: StoredText(doc_id, content_hash(text), json.dumps({"n": i}), text + " and more" * (300 * (i % 3)))
             for i, (doc_id, text) in enumerate(self.documents["whole", NOTES].items())
         }
+        self.byte_values = {f"key {i}": f"bytes {i}".encode() * (i % 5 * 20) for i in range(n)}
 
     def contents(self, model_name: str) -> list[str]:
         """The distinct texts that there is a vector of."""
@@ -126,6 +129,7 @@ class Holdings:
                 cache.embed(queries, ENCODERS[model_name])
             cache.store.texts.ensure_collection(NOTES, ModelIdentity("whole"))
             cache.store.texts.put(NOTES, list(self.texts.values()))
+            cache.store.byte_values.mset(self.byte_values)
             cache.invalidate(gone)
             cache.prune()
             assert cache.verify() == []

@@ -37,6 +37,9 @@ LOOSE = {
     "vectors_version, checksum) WITHOUT ROWID",
     "texts": "CREATE TABLE texts (text_id INTEGER PRIMARY KEY AUTOINCREMENT, collection, doc_id, content_hash, "
     "metadata, text, checksum, UNIQUE (collection, doc_id))",
+    "byte_values": "CREATE TABLE byte_values (key PRIMARY KEY NOT NULL, value, checksum)",
+    "usage": "CREATE TABLE usage (model_id, day, n_hits, n_hit_chars, n_encoded, n_stored, encode_s, checksum, "
+    "PRIMARY KEY (model_id, day)) WITHOUT ROWID",
 }
 
 
@@ -273,7 +276,7 @@ HOSTILE: dict[str, Hostile] = {
         new_file(
             APPLIED,
             "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('embstore', 'm001_initial'), "
-            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16')",
+            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), ('embstore', 'm004_bytes_and_usage')",
         ),
         REFUSED,
         "list of migrations",
@@ -408,6 +411,8 @@ HOSTILE: dict[str, Hostile] = {
             ("texts", "doc_id", "doc_id = 'doc 2'"),
             ("collections", "n_texts", "1"),
             ("encodings", "seconds", "1"),
+            ("byte_values", "value", "1"),
+            ("usage", "encode_s", "1"),
         ]
         for kind, value in {
             "a blob": "x'00ff'",

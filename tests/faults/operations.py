@@ -26,7 +26,7 @@ State = dict[str, list[Row]]
 # When a row came about differs from run to run, and so its checksum, which `verify` looks at. How fast models are is
 # noted where that can be.
 VARYING: dict[str, tuple[str, ...]] = {"models": ("created_at", "checksum")}
-LEFT_OUT = ("encodings", "_sqlite_migrations")
+LEFT_OUT = ("encodings", "usage", "_sqlite_migrations")
 
 
 # --- operations -----------------------------------------------------------------------------

@@ -31,6 +31,7 @@ PATIENCE_S = 60
 
 ENCODER = CountingEncoder(dim=8)
 TEXTS = {f"doc {i}": f"text {i}" for i in range(6)}
+BYTES = {f"key {i}": bytes([i]) * 9 for i in range(6)}
 HALVES = CountingEncoder(dim=4, model_name="halves")
 
 
@@ -47,6 +48,7 @@ def make_library(folder: Path) -> Path:
     with EmbeddingCache(folder / CACHE_NAME, dtype="float16") as cache:
         cache.get_many(doc_ids, texts, HALVES)
         cache.embed(["bare"], ENCODER)
+        cache.store.byte_values.mset(BYTES)
     return folder / CACHE_NAME
 
 
@@ -79,6 +81,12 @@ def _embed(cache: EmbeddingCache) -> None:
     check(["doc 2"], cache.embed([TEXTS["doc 2"]], ENCODER))
 
 
+def _bytes(cache: EmbeddingCache) -> None:
+    for key, value in zip(BYTES, cache.store.byte_values.mget(list(BYTES)), strict=True):
+        if value not in (None, BYTES[key]):
+            raise WrongVectorError(key)
+
+
 CALLS: dict[str, Callable[[EmbeddingCache], object]] = {
     "verify": lambda cache: [str(problem) for problem in cache.verify()],
     "stats": lambda cache: cache.stats().n_documents,
@@ -89,6 +97,8 @@ CALLS: dict[str, Callable[[EmbeddingCache], object]] = {
     "iter_matrix": _iter_matrix,
     "matrix of halves": lambda cache: len(cache.matrix("halves")[0]),
     "matrix by id": lambda cache: check(*cache.matrix(ENCODER.model_name, doc_ids=list(TEXTS))),
+    "bytes": _bytes,
+    "keys of bytes": lambda cache: list(cache.store.byte_values.keys("key")),
     "prune": lambda cache: cache.prune(dry_run=True).n_vectors,
     "get": _get,
     "embed": _embed,

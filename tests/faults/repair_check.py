@@ -24,7 +24,11 @@ SAID = {
         FROM documents JOIN vectors USING (vector_id)""",
     "collections": "SELECT collection, model_name, settings FROM collections",
     "texts": "SELECT collection, doc_id, content_hash, metadata, text, checksum FROM texts",
+    "usage": "SELECT * FROM usage",
+    "byte_values": "SELECT key, value, checksum FROM byte_values",
 }
+
+NOT_NAMED = ("encodings", "usage")
 
 
 class Everything:
@@ -100,7 +104,7 @@ class Repairs:
             broken.append(f"repair: {len(expected - kept)} sound rows are not kept: {_short(expected - kept)}")
         if kept - self._said and not report.may_hold_removed:
             broken.append(f"repair: {len(kept - self._said)} rows that were not there: {_short(kept - self._said)}")
-        if self._said - kept and report.ok and any(row[0] != "encodings" for row in self._said - kept):
+        if self._said - kept and report.ok and any(row[0] not in NOT_NAMED for row in self._said - kept):
             broken.append(f"repair: {len(self._said - kept)} rows lost, none named: {_short(self._said - kept)}")
         return broken
 
@@ -121,8 +125,8 @@ class Repairs:
         return {
             (table, key)
             for table, key in there
-            if table in ("models", "collections")
-            or (table in ("encodings", "vectors") and key[0] in models)
+            if table in ("models", "collections", "byte_values")
+            or (table in ("encodings", "usage", "vectors") and key[0] in models)
             or (table == "documents" and key[0] in models and (key[0], key[3]) in vectors)
             or (table == "texts" and key[0] in names)
         }
@@ -143,11 +147,14 @@ def pages_of(data: bytes, path: Path) -> dict[tuple[str, Key], frozenset[int]]:
             pages["documents", (*values[:3], hash_of[values[3]], values[4])] = numbers
         elif row.rowid is None and len(values) == 7:
             pages["collections", values[:3]] = numbers
+        elif row.rowid is None and len(values) == 8:
+            pages["usage", values] = numbers
         elif row.rowid is not None:
             pages["models", (row.rowid, *values[1:5])] = numbers
             pages["encodings", (row.rowid, *values[1:])] = numbers
             pages["vectors", values[1:]] = numbers
             pages["texts", values[1:]] = numbers
+            pages["byte_values", values] = numbers
     return pages
 
 

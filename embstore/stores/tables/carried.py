@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Literal
 
-from embstore.stores.tables import models
+from embstore.stores.tables import byte_values, models
 
 Values = tuple[Any, ...]
-Table = Literal["vectors", "documents", "texts"]
+Table = Literal["vectors", "documents", "texts", "byte_values"]
 
 INSERT_MODEL = f"""
 INSERT INTO models ({models.COLUMNS})
@@ -66,7 +66,7 @@ FROM documents
 WHERE vector_id = ?
 """
 
-COUNTED = ("models", "vectors", "documents", "collections", "texts")
+COUNTED = ("models", "vectors", "documents", "collections", "texts", "byte_values")
 
 COUNT = """
 SELECT count(*)
@@ -89,10 +89,22 @@ DELETE FROM texts
 WHERE collection = ? AND doc_id = ?
 """
 
+FIND_BYTES = """
+SELECT value, checksum
+FROM byte_values
+WHERE key = ?
+"""
+
+DELETE_BYTES = """
+DELETE FROM byte_values
+WHERE key = ?
+"""
+
 _STATEMENTS = {
     "vectors": (INSERT_VECTOR, FIND_VECTOR, DELETE_VECTOR),
     "documents": (INSERT_DOCUMENT, FIND_DOCUMENT, DELETE_DOCUMENT),
     "texts": (INSERT_TEXT, FIND_TEXT, DELETE_TEXT),
+    "byte_values": (byte_values.UPSERT, FIND_BYTES, DELETE_BYTES),
 }
 
 

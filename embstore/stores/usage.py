@@ -1,0 +1,48 @@
+"""What was encoded of each model, and what was found: the values that are counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Counts(NamedTuple):
+    """What was counted of a model.
+
+    Attributes
+    ----------
+    n_hits : int
+        Texts whose vectors were asked for and found; the same text twice in a call counts once.
+    n_hit_chars : int
+        Their characters.
+    n_encoded : int
+        Texts that the model encoded: the misses. Canaries do not count.
+    n_stored : int
+        Vectors that were stored of contents that had none, also those that were put.
+    encode_s : float
+        Seconds that the model took.
+    """
+
+    n_hits: int = 0
+    n_hit_chars: int = 0
+    n_encoded: int = 0
+    n_stored: int = 0
+    encode_s: float = 0.0
+
+    def plus(self, other: Counts) -> Counts:
+        """Add two up, each count by itself."""
+        return Counts(
+            self.n_hits + other.n_hits,
+            self.n_hit_chars + other.n_hit_chars,
+            self.n_encoded + other.n_encoded,
+            self.n_stored + other.n_stored,
+            self.encode_s + other.encode_s,
+        )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was counted of a model on a day, "2026-01-31", of UTC."""
+
+    day: str
+    counts: Counts
