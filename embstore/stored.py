@@ -160,9 +160,14 @@ class StoredEmbeddings(NamedModels, BackedUp):
         pages = self._store.pages(model, collection=collection, batch_rows=check_count(batch_rows, "batch_rows"))
         return pages if shorter is None else ((doc_ids, truncated(vectors, shorter)) for doc_ids, vectors in pages)
 
-    def documents(self, *, model_name: str | None = None, collection: str | None = None) -> Iterator[DocumentInfo]:
-        """List documents by model, collection and id, without their vectors."""
+    def documents(
+        self, *, model_name: str | None = None, collection: str | None = None, doc_id: str | None = None
+    ) -> Iterator[DocumentInfo]:
+        """List documents by model, collection and id, or those that have one doc_id, without their vectors."""
         check_scope(model_name, collection)
+        if doc_id is not None:
+            (wanted,) = check_doc_ids([doc_id])
+            return iter(self._store.find_documents(wanted, model_name, collection))
         return self._store.list_documents(model_name, collection)
 
     def models(self) -> list[ModelInfo]:

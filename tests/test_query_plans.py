@@ -96,6 +96,7 @@ PLANS = {
     ],
     "summary.COUNT_VECTORS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "summary.COUNT_DOCUMENTS": ["SEARCH documents USING PRIMARY KEY (model_id=?)"],
+    "summary.FIND_DOCUMENT": [OF_ID, "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
     "summary.LIST_DOCUMENTS": [
         "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id>?)",
         "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)",

@@ -6,17 +6,22 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embstore import EmbeddingCache
-from embstore.errors import InvalidInputError
+from embstore.errors import InvalidInputError, MissingExtraError
 from embstore.search.defaults import CACHE_NAME
 from embstore.search.inputs import IndexKind, check_collection_name, check_index
 from embstore.search.note import read_small
+
+if TYPE_CHECKING:
+    from embstore.search.base import IndexRecord
 
 NOTE_NAME = "embstore-cli.json"
 """What collections were indexed with, beside the library's other files."""
 
 _CHROMA_NAME = "chroma.sqlite3"
+_NOTED = ("models", "indexes", "truncate_dims")
 
 
 def database_in(path: Path) -> Path:
@@ -63,6 +68,39 @@ def has_collection(library: Path, collection: str) -> bool:
     finally:
         handle.close()
     return True
+
+
+def chroma_record(library: Path, collection: str, doc_id: str) -> IndexRecord | None:
+    """Give what the Chroma index of a library has of a document, without its vector.
+
+    Returns
+    -------
+    IndexRecord or None
+        None where there is no such index or record, or Chroma is not installed.
+
+    Raises
+    ------
+    LibraryLockedError, SearchIndexError
+        The library cannot be opened.
+    """
+    if not (library / _CHROMA_NAME).exists():
+        return None
+    from embstore.search.chroma_records import as_records
+    from embstore.search.collection import chroma_errors, find_collection, open_client
+    from embstore.search.lock import LibraryHandle
+
+    try:
+        handle = LibraryHandle(library, open_client)
+    except MissingExtraError:
+        return None
+    try:
+        with chroma_errors("read a record"):
+            found = find_collection(handle.client, collection)
+            page = None if found is None else found.get(ids=[doc_id], include=["documents", "metadatas"])
+            records = [] if page is None else as_records(page, {})
+    finally:
+        handle.close()
+    return records[0] if records else None
 
 
 def model_of(library: Path, collection: str) -> str | None:
@@ -157,17 +195,44 @@ def note_collection(
     """Write down what a collection was indexed with; the note is replaced whole or not at all."""
     # A relative folder would be another one when the next command runs elsewhere.
     noted = str(Path(model).resolve()) if Path(model).is_dir() else model
-    before = {what: _noted(library, what) for what in ("models", "indexes", "truncate_dims")}
+    before = {what: _noted(library, what) for what in _NOTED}
     note = {
         "models": {**before["models"], collection: noted},
         "indexes": {**before["indexes"], collection: index},
         "truncate_dims": {**before["truncate_dims"], **({collection: str(truncate_dim)} if truncate_dim else {})},
     }
-    if note == before:
+    if note != before:
+        _write_note(library, note)
+
+
+def _write_note(library: Path, note: dict[str, dict[str, str]]) -> None:
+    if not any(note.values()):
         return
     written = library / f"{NOTE_NAME}.{os.getpid()}"
     written.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     written.replace(library / NOTE_NAME)
+
+
+def rename_model(library: Path, cache: EmbeddingCache, old: str, new: str) -> None:
+    """Give a model another name in the indexes and the cache of a library, and load it by that name from then on.
+
+    Raises
+    ------
+    UnknownModelError, ModelExistsError, InvalidInputError
+        As `EmbeddingCache.rename_model`.
+    LibraryLockedError, SearchIndexError, MissingExtraError, StoreError
+        In each case the names are what they were.
+    """
+    noted = {what: _noted(library, what) for what in _NOTED}
+    if (library / _CHROMA_NAME).exists():
+        from embstore.search.renaming import rename_model_in_library
+
+        rename_model_in_library(library, cache, old, new)
+    else:
+        cache.rename_model(old, new)
+    _write_note(
+        library, {**noted, "models": {of: new if name == old else name for of, name in noted["models"].items()}}
+    )
 
 
 def _noted(library: Path, what: str) -> dict[str, str]:

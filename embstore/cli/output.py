@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,11 @@ def print_report(report: IndexReport) -> None:
         f"{f', {report.removed:,} removed' if report.removed else ''}; "
         f"{report.encoded:,} encoded, {report.from_cache:,} from the cache"
     )
+
+
+def report_as_json(report: IndexReport) -> dict[str, int | float]:
+    """Give what a call did, its speed too, as JSON takes it."""
+    return {**asdict(report), "documents_per_s": report.documents_per_s}
 
 
 def print_plan(plan: IndexPlan) -> None:
@@ -146,6 +151,11 @@ def printable(text: str) -> str:
 def counted(n: int, noun: str) -> str:
     """Give a number of things in words."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Give settings, or metadata, in one line."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def megabytes(n_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""The commands that copy a database, and that write it anew without what is unused."""
+"""The commands that look after a database: copy it, remove what is unused, bring it up to date."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 import click
 
 from embstore import EmbeddingCache
+from embstore.cli import options
 from embstore.cli.commands import main
 from embstore.cli.group import EXIT_NO
 from embstore.cli.library import database_in
-from embstore.cli.output import megabytes, print_json, printable
+from embstore.cli.output import counted, megabytes, print_json, printable
+from embstore.errors import ReadOnlyError
+from embstore.stores.condition import read_condition
+from embstore.stores.schema import SCHEMA_VERSION
 
 _BACKUP_EPILOG = """\b
 Every night, while others index and search:
@@ -23,14 +27,23 @@ After much was forgotten:
   embstore compact my-library
 """
 
-_path = click.Path(path_type=Path)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
+_PRUNE_EPILOG = """\b
+Former texts of documents that were edited, then the space that they took:
+  embstore prune my-library
+  embstore compact my-library
+"""
+
+_MIGRATE_EPILOG = """\b
+Before a new version is rolled out to all that use a file:
+  embstore backup my-library before.db
+  embstore migrate my-library
+"""
 
 
 @main.command(epilog=_BACKUP_EPILOG)
-@click.argument("path", type=_path)
-@click.argument("destination", metavar="DEST", type=_path)
-@_as_json
+@options.path
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@options.as_json
 def backup(path: Path, destination: Path, as_json: bool) -> None:
     """Copy the database in PATH to the new file DEST, and check the copy.
 
@@ -53,8 +66,8 @@ def backup(path: Path, destination: Path, as_json: bool) -> None:
 
 
 @main.command(epilog=_COMPACT_EPILOG)
-@click.argument("path", type=_path)
-@_as_json
+@options.path
+@options.as_json
 def compact(path: Path, as_json: bool) -> None:
     """Write the database in PATH anew, without unused space.
 
@@ -66,3 +79,53 @@ def compact(path: Path, as_json: bool) -> None:
         print_json({"freed_bytes": freed_bytes})
     else:
         click.echo(f"{megabytes(freed_bytes)} freed")
+
+
+@main.command(epilog=_PRUNE_EPILOG)
+@options.path
+@click.option("--standalone", is_flag=True, help="Those of texts without an id, such as queries, too.")
+@click.option("--dry-run", is_flag=True, help="Count them, and remove nothing.")
+@options.as_json
+def prune(path: Path, standalone: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove the vectors in PATH that no document uses.
+
+    PATH is a library or a database file. They are those of former texts of documents that were edited or forgotten: a
+    text that comes again would be encoded again.
+    """
+    with EmbeddingCache(database_in(path)) as cache:
+        report = cache.prune(standalone=standalone, dry_run=dry_run)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        done = "would be removed" if dry_run else "removed"
+        click.echo(f"{counted(report.n_vectors, 'vector')} of {megabytes(report.vector_bytes)} {done}")
+
+
+@main.command(epilog=_MIGRATE_EPILOG)
+@options.path
+@click.option("--dry-run", is_flag=True, help="Tell which versions, and change nothing.")
+@options.as_json
+def migrate(path: Path, dry_run: bool, as_json: bool) -> None:
+    """Bring the tables in PATH to the schema version of this embstore, with every row kept.
+
+    PATH is a library or a database file. Any command that opens it does the same; a process that has the file open with
+    an older embstore is to be ended first.
+    """
+    file = database_in(path)
+    before = after = read_condition(file).schema_version
+    if dry_run:
+        after = SCHEMA_VERSION
+    else:
+        EmbeddingCache(file).close()
+        after = read_condition(file).schema_version
+        if after < SCHEMA_VERSION:
+            raise ReadOnlyError(
+                f"{str(file)!r} has schema version {after} and can only be read; migrate it where it can be written",
+                path=str(file),
+            )
+    if as_json:
+        print_json({"from_version": before, "to_version": after, "migrated": not dry_run and before != after})
+    elif before == after:
+        click.echo(f"schema version {before}, the one of this embstore: nothing to migrate")
+    else:
+        click.echo(f"schema version {before} {'would become' if dry_run else 'became'} {after}")

@@ -199,6 +199,9 @@ class Store(ContentStore, Protocol):
     def list_documents(self, model_name: str | None, collection: str | None) -> Iterator[DocumentInfo]:
         """List documents by model, collection and id."""
 
+    def find_documents(self, doc_id: str, model_name: str | None, collection: str | None) -> list[DocumentInfo]:
+        """List the documents that have a doc_id, by model and collection."""
+
     def forget_documents(self, doc_ids: Sequence[str] | None, *, model_name: str | None, collection: str | None) -> int:
         """Forget documents, and their vectors where no other document uses them; tell how many documents."""
 

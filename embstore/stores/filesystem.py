@@ -33,11 +33,11 @@ def network_filesystem(path: Path) -> str | None:
     """
     if sys.platform == "win32":
         return _windows_share(path)
-    kind = _mounted_type(path)
+    kind = mounted_type(path)
     return kind if kind in _NETWORK_TYPES or _NETWORK_FUSE.fullmatch(kind) else None
 
 
-def _mounted_type(path: Path) -> str:
+def mounted_type(path: Path) -> str:
     """Name the type of the innermost mount that holds a path, by Linux's /proc/self/mountinfo; "" elsewhere.
 
     Source: proc_pid_mountinfo(5): the mount point is field 5, the type the first one after " - ".

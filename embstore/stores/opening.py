@@ -113,7 +113,7 @@ def prepare(path: Path, timeout_s: float) -> bool:
         check_companions(path)
         _create(path)
     read_only = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
-    version = _inspect(path, timeout_s, read_only=read_only)
+    version = inspect(path, timeout_s, read_only=read_only)
     if not read_only:
         _clear_away(path)
     if version < schema.SCHEMA_VERSION:
@@ -150,7 +150,7 @@ def _create(path: Path) -> None:
         ) from error
 
 
-def _inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
+def inspect(path: Path, timeout_s: float, *, read_only: bool) -> int:
     """Check the file through a connection that cannot write, and give its schema version."""
     wal = path.with_name(path.name + "-wal")
     with reachable(path):

@@ -226,6 +226,14 @@ class SQLiteStore(SQLiteContents):
                     break
                 last = page[-1].doc_id
 
+    def find_documents(self, doc_id: str, model_name: str | None, collection: str | None) -> list[DocumentInfo]:
+        """See `Store.find_documents`."""
+        with self._database.reading() as connection:
+            model_of = {model.model_id: model for model in models.find_by_name(connection, model_name)}
+            scopes = documents.scopes(connection, list(model_of), collection)
+            found = [summary.find_document(connection, model_of[each], name, doc_id) for each, name in scopes]
+        return [document for rows in found for document in rows]
+
     # --- forgetting -------------------------------------------------------------------------
 
     def forget_documents(self, doc_ids: Sequence[str] | None, *, model_name: str | None, collection: str | None) -> int:

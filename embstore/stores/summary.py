@@ -38,6 +38,13 @@ ORDER BY documents.doc_id
 LIMIT ?
 """
 
+FIND_DOCUMENT = """
+SELECT documents.doc_id, lower(hex(vectors.content_hash))
+FROM documents
+CROSS JOIN vectors ON vectors.vector_id = documents.vector_id
+WHERE documents.model_id = ? AND documents.collection = ? AND documents.doc_id = ?
+"""
+
 
 def stats(connection: Connection, path: str) -> Stats:
     """Count everything without reading a vector."""
@@ -77,6 +84,15 @@ def list_documents(
 ) -> list[DocumentInfo]:
     """List documents of a model and collection whose doc_id comes after another's."""
     rows = connection.execute(LIST_DOCUMENTS, (model.model_id, collection, after, limit)).fetchall()
+    return _infos(model, collection, rows)
+
+
+def find_document(connection: Connection, model: StoredModel, collection: str, doc_id: str) -> list[DocumentInfo]:
+    """Give the document of a model and collection that has a doc_id; [] where there is none."""
+    return _infos(model, collection, connection.execute(FIND_DOCUMENT, (model.model_id, collection, doc_id)).fetchall())
+
+
+def _infos(model: StoredModel, collection: str, rows: list[tuple[str, str]]) -> list[DocumentInfo]:
     if not all(type(doc_id) is str for doc_id, _ in rows):
         raise DamagedStoreError("the table documents has ids that are no texts; see verify()")
     identity = model.identity

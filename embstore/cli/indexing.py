@@ -1,0 +1,148 @@
+"""The commands that put documents into a library, and that tell beforehand what this would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from embstore.cli import library as lib
+from embstore.cli import options
+from embstore.cli.commands import main
+from embstore.cli.engines import open_engine, planning_engine
+from embstore.cli.files import read_documents
+from embstore.cli.output import print_json, print_plan, print_report, report_as_json
+from embstore.identity import DTYPES, Dtype
+from embstore.search.base import Document
+from embstore.search.defaults import DEFAULT_MODEL
+from embstore.search.inputs import INDEX_KINDS, IndexKind
+
+_INDEX_EPILOG = """\b
+A folder of notes, and after they were edited the same again:
+  embstore index my-library notes/*.md
+"""
+
+_PLAN_EPILOG = """\b
+How long would it take?
+  embstore plan my-library notes/*.md --remove-missing
+"""
+
+_OPTIONS = [
+    click.argument("library", type=click.Path(file_okay=False, path_type=Path)),
+    click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+    click.option("--model", metavar="MODEL", help="Default: that of the collection, all-MiniLM-L6-v2 for a new one."),
+    click.option(
+        "--index",
+        "index_kind",
+        type=click.Choice(INDEX_KINDS),
+        help="What answers searches; exact needs no Chroma. Default: that of the collection, chroma for a new one.",
+    ),
+    options.truncate_dim,
+    options.collection,
+    click.option("--remove-missing", is_flag=True, help="Remove documents of the collection that are not among FILES."),
+]
+
+
+class _Target(NamedTuple):
+    """Where documents go to."""
+
+    library: Path
+    model: str
+    collection: str
+    kind: IndexKind
+    truncate_dim: int | None
+
+
+class _Given(NamedTuple):
+    """Documents as an engine takes them."""
+
+    texts: list[str]
+    ids: list[str]
+    metadatas: list[dict[str, Any]]
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@main.command(epilog=_INDEX_EPILOG)
+@_with_options
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The format to store a new model in.")
+@click.option(
+    "--max-removed",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Do nothing where a larger share of the collection would be removed.",
+)
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and do nothing, as `embstore plan`.")
+@options.as_json
+def index(
+    files: tuple[Path, ...],
+    remove_missing: bool,
+    dtype: Dtype,
+    max_removed: float,
+    dry_run: bool,
+    as_json: bool,
+    **into: Any,
+) -> None:
+    """Put FILES into LIBRARY.
+
+    A file is one document, and its path is the id. In a .jsonl file each line is a document: {"id": "a", "text":
+    "...", "metadata": {"year": 2026}}, where metadata can be left out. Files are UTF-8. Where one of them cannot be
+    read, nothing is indexed. Only texts that the library has no vector of are encoded.
+    """
+    given, target = _given(read_documents(files)), _target(**into)
+    if dry_run:
+        _plan(given, target, remove_missing, as_json)
+        return
+    library, model, collection, kind, truncate_dim = target
+    with open_engine(library, model, collection, kind, truncate_dim=truncate_dim, dtype=dtype) as engine:
+        report = engine.index_documents(*given, remove_missing=remove_missing, max_removed=max_removed)
+    lib.note_collection(library, collection, model, kind, truncate_dim)
+    print_json(report_as_json(report)) if as_json else print_report(report)
+
+
+@main.command(epilog=_PLAN_EPILOG)
+@_with_options
+@options.as_json
+def plan(files: tuple[Path, ...], remove_missing: bool, as_json: bool, **into: Any) -> None:
+    """Tell what `embstore index` would do with FILES in LIBRARY.
+
+    Nothing is written, and no text is encoded. How long the model would take is known where the library has seen it at
+    work.
+    """
+    _plan(_given(read_documents(files)), _target(**into), remove_missing, as_json)
+
+
+def _plan(given: _Given, target: _Target, remove_missing: bool, as_json: bool) -> None:
+    library, model, collection, kind, truncate_dim = target
+    with planning_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
+        found = engine.plan(*given, remove_missing=remove_missing)
+    print_json(asdict(found)) if as_json else print_plan(found)
+
+
+def _given(documents: list[Document]) -> _Given:
+    return _Given(
+        [document.text for document in documents],
+        [document.doc_id for document in documents],
+        [document.metadata for document in documents],
+    )
+
+
+def _target(
+    library: Path, model: str | None, collection: str, index_kind: IndexKind | None, truncate_dim: int | None
+) -> _Target:
+    """Decide what was not said: as the collection is, and for a new one the defaults."""
+    return _Target(
+        library,
+        model or lib.model_of(library, collection) or DEFAULT_MODEL,
+        collection,
+        lib.index_of(library, collection, index_kind),
+        lib.truncation_of(library, collection, truncate_dim),
+    )
