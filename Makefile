@@ -15,7 +15,7 @@ READY_FUZZ := $(VENV)/.ready-fuzz
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow faults fuzz check format bench clean
+.PHONY: help demo test slow faults fuzz check format docs bench clean
 
 help:
 	@echo "make demo    index 1,000 documents three times and search them"
@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz    read mutated files for FUZZ_S seconds (10 minutes; Linux)"
 	@echo "make check   ruff, the format and the types"
 	@echo "make format  write the format and what ruff can mend"
+	@echo "make docs    build the site of docs/ into build/site"
 	@echo "make bench   run the benchmarks, beside every competitor (10 minutes)"
 	@echo "make clean   remove the environment and everything that was built"
 
@@ -51,6 +52,11 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages take in what `tests.docs_pages` writes; a warning ends it.
+docs: $(READY)
+	$(BIN)/python -m tests.docs_pages
+	$(BIN)/python -m zensical build --strict
 
 bench: $(READY_BENCH)
 	$(BIN)/python -m benchmarks
