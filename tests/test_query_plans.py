@@ -15,6 +15,7 @@ from embstore.stores.tables import (
     byte_values,
     collections,
     conversion,
+    document_rows,
     documents,
     encodings,
     joined,
@@ -27,7 +28,7 @@ from embstore.stores.tables import (
 from tests.files import connection, define
 
 MODULES: tuple[ModuleType, ...] = (
-    *(models, vectors, vector_rows, conversion, documents, encodings, collections, texts),
+    *(models, vectors, vector_rows, conversion, documents, document_rows, encodings, collections, texts),
     *(byte_values, usage),
     *(joined, summary, verify),
 )
@@ -37,6 +38,7 @@ BY_VECTOR = "documents_by_vector"
 BY_DOC_ID = "sqlite_autoindex_texts_1"
 BY_KEY = "sqlite_autoindex_byte_values_1"
 OF_SCOPE = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=?)"
+OF_SCOPE_AFTER = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id>?)"
 OF_ID = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id=?)"
 USED = [f"SEARCH documents USING COVERING INDEX {BY_VECTOR} (vector_id=?)"]
 
@@ -57,9 +59,9 @@ PLANS = {
     "vectors.DELETE_OF_MODEL": [f"SEARCH vectors USING INDEX {BY_HASH} (model_id=?)"],
     "conversion.COUNT_OF_MODEL": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "conversion.UPDATE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
-    "documents.FIND": [OF_ID],
-    "documents.ALL": [OF_SCOPE],
-    "documents.ALL_TOGETHER": [OF_SCOPE],
+    "document_rows.FIND": [OF_ID],
+    "document_rows.ALL": [OF_SCOPE],
+    "document_rows.TOGETHER": [OF_SCOPE_AFTER],
     "documents.VECTOR_IDS": [OF_SCOPE],
     "documents.BY_VECTOR": [f"SEARCH documents USING INDEX {BY_VECTOR} (vector_id>? AND vector_id<?)"],
     "documents.INSERT": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
@@ -98,7 +100,7 @@ PLANS = {
     "summary.COUNT_DOCUMENTS": ["SEARCH documents USING PRIMARY KEY (model_id=?)"],
     "summary.FIND_DOCUMENT": [OF_ID, "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
     "summary.LIST_DOCUMENTS": [
-        "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id>?)",
+        OF_SCOPE_AFTER,
         "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)",
     ],
 }

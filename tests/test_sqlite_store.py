@@ -24,7 +24,7 @@ from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.schema import SCHEMA_VERSION
 from embstore.stores.sqlite import SQLiteStore
 from embstore.stores.sqlite_errors import sqlite3
-from embstore.stores.tables import documents, vector_rows, vectors
+from embstore.stores.tables import document_rows, documents, vector_rows, vectors
 from embstore.stores.texts import StoredText
 from tests.fakes import CountingEncoder
 from tests.files import connection, define, dump, rows
@@ -99,17 +99,21 @@ def test_searching_key_by_key_and_scanning_the_index_find_the_same(
 ODD_IDS = ["a\0b", '"quoted"', "back\\slash", "new\nline", "größer", "🙂", "\u2028", "{}", "1", "null", "x" * 300]
 
 
+@pytest.mark.parametrize("n_rows", [1, 3, len(ODD_IDS), 50_000])
 def test_rows_that_are_read_as_one_are_those_that_are_read_one_by_one(
-    store: Store, model: StoredModel, cache_path: Path
+    n_rows: int, store: Store, model: StoredModel, cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(document_rows, "ROWS_TOGETHER", n_rows)
     store.put_documents(model, "c", ODD_IDS, KEYS[: len(ODD_IDS)])
     with connection(cache_path) as opened:
-        together = documents.find(opened, model.model_id, "c", None)
-        one_by_one = documents.Documents.of("c", opened.execute(documents.ALL, (model.model_id, "c")).fetchall())
+        together = document_rows._all_together(opened, model.model_id, "c")
+        one_by_one = document_rows.Documents.of(
+            "c", opened.execute(document_rows.ALL, (model.model_id, "c")).fetchall()
+        )
         assert vars(together).keys() == vars(one_by_one).keys()
         for name, column in vars(one_by_one).items():
             assert np.array_equal(getattr(together, name), column)
-        assert documents.find(opened, model.model_id, "nobody's", None).doc_ids == []
+        assert document_rows.find(opened, model.model_id, "nobody's", None).doc_ids == []
     assert np.array_equal(store.read_documents(model, "c", ODD_IDS, KEYS[: len(ODD_IDS)]), VECTORS[: len(ODD_IDS)])
 
 

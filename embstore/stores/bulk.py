@@ -13,7 +13,7 @@ from embstore.checksums import Words, content_sums, content_sums_of_documents, i
 from embstore.codec import VECTOR_DTYPE, Vectors, as_vectors
 from embstore.errors import DamagedStoreError, InvalidInputError, UnknownDocumentError
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import documents, vector_rows, whole_numbers
+from embstore.stores.tables import document_rows, documents, vector_rows, whole_numbers
 from embstore.truncation import truncated
 
 _ROWS_TRUNCATED_AT_ONCE = 2048
@@ -73,12 +73,12 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
         A key is damaged: searches that it leads astray would leave documents out.
     """
     scopes = documents.scopes(connection, [model.model_id], collection)
-    there = [documents.find(connection, model_id, name, None) for model_id, name in scopes]
+    there = [document_rows.find(connection, model_id, name, None) for model_id, name in scopes]
     listing = Listing.of_texts(
         [name for some in there for name in [some.collection] * len(some.doc_ids)],
         [doc_id for some in there for doc_id in some.doc_ids],
-        np.concatenate([documents.NO_IDS, *(some.vector_ids for some in there)]),
-        np.concatenate([documents.NO_IDS, *(some.checksums for some in there)]),
+        np.concatenate([document_rows.NO_IDS, *(some.vector_ids for some in there)]),
+        np.concatenate([document_rows.NO_IDS, *(some.checksums for some in there)]),
     )
     if len(listing.doc_ids) != documents.count_of_model(connection, model.model_id, collection):
         raise rows_missing("damaged keys")
@@ -97,7 +97,7 @@ def list_some(connection: Connection, model: StoredModel, collection: str | None
     """
     row_of: dict[str, tuple[str, str, int, int]] = {}
     for model_id, name in documents.scopes(connection, [model.model_id], collection):
-        there = documents.find(connection, model_id, name, list(dict.fromkeys(doc_ids)))
+        there = document_rows.find(connection, model_id, name, list(dict.fromkeys(doc_ids)))
         numbers = there.vector_ids.tolist(), there.checksums.tolist()
         for doc_id, vector_id, checksum in zip(there.doc_ids, *numbers, strict=True):
             other = row_of.setdefault(doc_id, (name, doc_id, vector_id, checksum))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from embstore.stores.base import PruneReport
-from embstore.stores.tables import collections, documents, encodings, models, usage, vectors
+from embstore.stores.tables import collections, document_rows, documents, encodings, models, usage, vectors
 
 
 def forget_documents(
@@ -17,7 +17,7 @@ def forget_documents(
     n_forgotten = 0
     changed: set[int] = set()
     for model_id, name in documents.scopes(connection, model_ids, collection):
-        there = documents.find(connection, model_id, name, doc_ids)
+        there = document_rows.find(connection, model_id, name, doc_ids)
         n_forgotten += documents.delete(connection, model_id, name, None if doc_ids is None else there.doc_ids)
         if vectors.delete_unused(connection, there.vector_ids.tolist()):
             changed.add(model_id)

@@ -22,7 +22,7 @@ from embstore.stores.sqlite_byte_values import SQLiteByteValues
 from embstore.stores.sqlite_contents import SQLiteContents
 from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.sqlite_usage import SQLiteUsage
-from embstore.stores.tables import collections, documents, encodings, joined, models, vectors
+from embstore.stores.tables import collections, document_rows, documents, encodings, joined, models, vectors
 
 LISTED_AT_ONCE = 1000
 
@@ -262,7 +262,7 @@ class SQLiteStore(SQLiteContents):
         """See `Store.has_document`."""
         with self._database.reading() as connection:
             return any(
-                documents.find(connection, model_id, name, [doc_id]).doc_ids
+                document_rows.find(connection, model_id, name, [doc_id]).doc_ids
                 for model_id, name in documents.scopes(connection)
             )
 

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import repeat
-from sqlite3 import Connection, DatabaseError
+from sqlite3 import Connection
 
 import numpy as np
 import numpy.typing as npt
 
 from embstore.checksums import document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import (
-    SCAN_FROM_KEYS,
-    SCAN_FROM_SHARE,
-    all_rows,
-    check_rows,
-    chunks,
-    integers,
-    places,
-    whole_numbers,
-)
+from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, check_rows, chunks, places
+from embstore.stores.tables.document_rows import NO_IDS, find
 
 IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
-NO_IDS = np.empty(0, dtype=np.int64)
-
-FIND = """
-SELECT doc_id, vector_id, checksum
-FROM documents
-WHERE model_id = ? AND collection = ? AND doc_id IN ({places})
-"""
-
-ALL = """
-SELECT doc_id, vector_id, checksum
-FROM documents
-WHERE model_id = ? AND collection = ?
-ORDER BY doc_id
-"""
-
-# Of many rows one row of texts is read: what Python makes of a row takes several times what SQLite does.
-ALL_TOGETHER = """
-SELECT json_group_array(doc_id), group_concat(vector_id), group_concat(checksum)
-FROM documents
-WHERE model_id = ? AND collection = ?
-"""
 
 VECTOR_IDS = """
 SELECT vector_id
@@ -134,22 +103,6 @@ LIMIT 1
 """
 
 
-@dataclass(frozen=True)
-class Documents:
-    """Rows of one model and collection: parallel columns."""
-
-    collection: str
-    doc_ids: list[str]
-    vector_ids: npt.NDArray[np.int64]  # (n,)
-    checksums: npt.NDArray[np.int64]  # (n,)
-
-    @classmethod
-    def of(cls, collection: str, rows: Sequence[tuple[str, int, int]]) -> Documents:
-        """Turn rows into columns; a value that is no integer becomes 0, which fits no row."""
-        doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), ())
-        return cls(collection, list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
-
-
 def scopes(
     connection: Connection, model_ids: Sequence[int] | None = None, collection: str | None = None
 ) -> list[tuple[int, str]]:
@@ -165,29 +118,6 @@ def scopes(
         for model_id, name in found
         if (model_ids is None or model_id in model_ids) and collection in (None, name)
     ]
-
-
-def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequence[str] | None) -> Documents:
-    """Read the rows of some doc_ids, in no order, or of all, by doc_id."""
-    if doc_ids is None:
-        return _all_together(connection, model_id, collection) or Documents.of(
-            collection, all_rows(connection, ALL, (model_id, collection))
-        )
-    rows: list[tuple[str, int, int]] = []
-    for keys in chunks(doc_ids):
-        rows += connection.execute(FIND.format(places=places(keys)), (model_id, collection, *keys)).fetchall()
-    return Documents.of(collection, rows)
-
-
-def _all_together(connection: Connection, model_id: int, collection: str) -> Documents | None:
-    """Read all rows as one; None where a value is of another type than its column, or SQLite has no JSON."""
-    try:
-        ids, vector_ids_, checksums = connection.execute(ALL_TOGETHER, (model_id, collection)).fetchone()
-        there = Documents(collection, json.loads(ids), integers(vector_ids_), integers(checksums))
-    except (DatabaseError, ValueError):  # what cannot be read row by row either is an error there
-        return None
-    are_whole = len(there.doc_ids) == len(there.vector_ids) == len(there.checksums)  # NULLs are left out of a text
-    return there if are_whole and {*map(type, there.doc_ids)} <= {str} else None
 
 
 def vector_ids(connection: Connection, model_id: int, collection: str | None) -> npt.NDArray[np.int64]:
