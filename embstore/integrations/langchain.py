@@ -1,4 +1,4 @@
-"""LangChain: embeddings that ask a cache first."""
+"""LangChain: embeddings that ask a cache first, and a ByteStore in its file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ try:
     from langchain_core.embeddings import Embeddings
 except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain", "an adapter for LangChain") from error
+from embstore.integrations._langchain_store import EmbstoreByteStore
+
+__all__ = ["EmbstoreByteStore", "EmbstoreEmbeddings"]
 
 
 class EmbstoreEmbeddings(OwnsCache, Embeddings):
