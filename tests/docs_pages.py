@@ -41,6 +41,7 @@ def pieces() -> dict[str, str]:
     return {
         "schema.sql": schema(),
         "promises.md": promises(read_results()).replace("\n  - ", "\n    - "),  # as Python-Markdown nests lists
+        "not-promised.md": section("What is not"),
         "benchmarks.md": tables.markdown(report.read(ROOT / "benchmarks" / "results" / "benchmarks.json")),
         "commands.md": "\n".join(_help(main, click.Context(main, info_name="embstore"))),
         "recipes.md": "\n".join(f"- [{title}]({file.name})" for file, title in recipes()),
@@ -59,6 +60,14 @@ def schema() -> str:
         ).fetchall()
         connection.close()
     return "\n".join(f"{sql};" for (sql,) in rows)
+
+
+def section(heading: str) -> str:
+    """Give what stands in the README under a heading."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, found, rest = readme.partition(f"\n## {heading}\n")
+    assert found, f"README.md has no section {heading!r}, which docs/ takes in"
+    return rest.partition("\n## ")[0].strip()
 
 
 def recipes() -> list[tuple[Path, str]]:

@@ -170,6 +170,7 @@ def test_the_site_says_what_the_fault_suite_and_the_benchmarks_have_shown(site: 
     for line in written["benchmarks.md"].splitlines():
         for cell in line.strip("|").split("|") if line.startswith("| ") else []:
             assert words(cell.replace("*", "").replace("`", "")) in text["benchmarks.html"]
+    assert words(written["not-promised.md"].splitlines()[0].strip("- ")) in text["guarantees.html"]
     assert words(written["schema.sql"]) in text["schema.html"]
 
 
