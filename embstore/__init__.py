@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from embstore.stored import StoredEmbeddings, cache_stats
     from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
     from embstore.stores.lost import LostRow
+    from embstore.stores.usage import DayUsage, ModelUsage
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ __all__ = [
     "CachedSemanticSearchEngine",
     "CollectionMismatchError",
     "DamagedStoreError",
+    "DayUsage",
     "DimensionError",
     "DocumentInfo",
     "EmbeddingCache",
@@ -85,6 +87,7 @@ __all__ = [
     "ModelInfo",
     "ModelLoadError",
     "ModelNameError",
+    "ModelUsage",
     "NewerStoreError",
     "NotAStoreError",
     "OutOfRangeError",
@@ -170,7 +173,8 @@ _load = loader(
         ],
         "embstore.stored": ["StoredEmbeddings", "cache_stats"],
         "embstore.stores.base": ["DocumentInfo", "ModelInfo", "Problem", "PruneReport", "Stats"],
-        "embstore.stores.salvage": ["LostRow"],
+        "embstore.stores.usage": ["DayUsage", "ModelUsage"],
+        "embstore.stores.lost": ["LostRow"],
     },
 )
 

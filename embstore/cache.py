@@ -276,4 +276,5 @@ class EmbeddingCache(PutEmbeddings):
             return None
         model, vector = found
         self._guard.check(encoder, role, identity, model, None)
+        self._store.note_hits(model, n_texts=1, n_chars=len(text))
         return vector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,6 @@ import numpy.typing as npt
 from embstore import claims
 from embstore.background import Background
 from embstore.canary import ModelGuard
-from embstore.codec import Vectors
 from embstore.contents import Contents, FillReport, Found
 from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
@@ -86,13 +85,13 @@ class Filling:
         ModelChangedError, EncoderError, DimensionError, ReadOnlyError, StoreError
             Batches before the one that failed are stored, nothing of that one is.
         """
-        vectors = self._as_recorded(content_hashes)
-        if vectors is not None:
-            return FillReport(vectors, 0, len(set(content_hashes)), 0.0)
+        report = self._as_recorded(texts, content_hashes)
+        if report is not None:
+            return report
         if self.doc_ids is not None:
             self.content_of = content_of_each(self.doc_ids, content_hashes)
         contents = Contents(texts, content_hashes)
-        encoded = np.zeros(len(contents.keys), dtype=np.bool_)
+        encoded, counted = np.zeros((2, len(contents.keys)), dtype=np.bool_)
         encode_s = 0.0
         while True:
             n_released = claims.n_released()
@@ -103,7 +102,9 @@ class Filling:
                 if len(mine) and claims.n_released() != n_released:  # another thread has stored something since
                     found = self._look_up(contents)
                     mine = mine[~found.lookup.found[mine]]
-                group = self._finish(contents, found, mine, batch_size, progress)
+                hits = found.lookup.found & ~encoded & ~counted
+                group = self._finish(contents, found, mine, hits, batch_size, progress)
+            counted |= hits
             encoded[mine] = True
             encode_s += group.encode_s
             given = found.lookup.found.copy()
@@ -116,7 +117,7 @@ class Filling:
             # test_a_text_that_is_forgotten_between_two_look_ups_is_encoded_anew).
             claimed.wait_for_others()
 
-    def _as_recorded(self, content_hashes: Sequence[bytes]) -> Vectors | None:
+    def _as_recorded(self, texts: Sequence[str], content_hashes: Sequence[bytes]) -> FillReport | None:
         """Give the vectors of documents that are all recorded as they are now; None where one is not, or has no id.
 
         One look at the documents finds them: most calls are for what is there already.
@@ -128,15 +129,23 @@ class Filling:
             if model is None or (model.canary is None and self.guard.enabled):
                 return None
             vectors = self.store.read_documents(model, self.collection, self.doc_ids, content_hashes)
-        if vectors is not None:
-            self.guard.check(self.encoder, self.role, self.identity, model, None)
-        return vectors
+        if vectors is None:
+            return None
+        self.guard.check(self.encoder, self.role, self.identity, model, None)
+        n_hits = len(set(content_hashes))
+        distinct = texts if n_hits == len(texts) else dict(zip(content_hashes, texts, strict=True)).values()
+        self._note_hits(model, distinct)
+        return FillReport(vectors, 0, n_hits, 0.0)
+
+    def _note_hits(self, model: StoredModel, texts: Collection[str]) -> None:
+        self.store.note_hits(model, n_texts=len(texts), n_chars=sum(map(len, texts)))
 
     def _finish(
         self,
         contents: Contents,
         found: Found,
         to_encode: npt.NDArray[np.intp],
+        hits: npt.NDArray[np.bool_],
         batch_size: int,
         progress: bool | None,
     ) -> Group:
@@ -149,6 +158,8 @@ class Filling:
                 path=self.store.path,
             )
         self._check_model(contents, found)
+        if found.model is not None and hits.any():
+            self._note_hits(found.model, [contents.texts[row] for row in np.flatnonzero(hits).tolist()])
         if found.model is not None and not self.store.read_only:
             self._record_hits(found.model, contents, found)
         group = Group(self.groups, contents, found, self.content_of or {})

@@ -391,7 +391,9 @@ def test_stats_counts_documents_vectors_and_models(run: Run, database: str) -> N
     told = run("stats", database).stdout.splitlines()
     assert told[0].endswith(f"{database}: {Path(database).stat().st_size / 1e6:.2f} MB")
     assert told[1].startswith("3 documents with 3 ids; 3 vectors, 0 of no document")
-    assert told[-1].split()[:5] == ["fake", "8", "float32", "3", "3"]
+    assert told[4].split()[:5] == ["fake", "8", "float32", "3", "3"]
+    assert told[-2].split() == ["model_name", "hits", "encoded", "encode_s", "saved_s"]
+    assert told[-1].split()[:3] == ["fake", "0", "3"]
 
 
 def test_index_stores_a_new_model_in_the_format_that_is_asked_for(run: Run, files: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from embstore import EmbeddingCache, ModelChangedError, ModelInfo, PruneReport
 from embstore.stores import schema
+from embstore.stores.usage import ModelUsage
 from tests.files import dump
 from tests.golden import make_golden as golden
 from tests.golden.make_golden import ASYMMETRIC, DOCUMENTS, PLAIN
@@ -91,7 +92,7 @@ def golden_canary() -> str:
 def test_the_models_of_it_are_known_with_their_settings(version: int, cache: EmbeddingCache) -> None:
     at = golden.CREATED_AT
     half = ModelInfo("half", {"dtype": "float16"}, 7, "float16", at, n_vectors=2, n_documents=2, has_canary=True)
-    assert [dataclasses.replace(model, created_at=at) for model in cache.models()] == [
+    assert [dataclasses.replace(model, created_at=at, usage=ModelUsage()) for model in cache.models()] == [
         ModelInfo("plain", {}, 7, "float32", at, n_vectors=8, n_documents=8, has_canary=True),
         ModelInfo("asymmetric", golden.SETTINGS, 32, "float32", at, n_vectors=2, n_documents=2, has_canary=True),
         ModelInfo(

@@ -335,8 +335,8 @@ def write_text_for_a_number(path: Path) -> None:
                 connected.commit()
 
 
-def overwrite_its_page(path: Path) -> None:
-    ((page,),) = rows(path, "SELECT rootpage FROM sqlite_master WHERE name = 'encodings'")
+def overwrite_its_page(path: Path, table: str = "encodings") -> None:
+    ((page,),) = rows(path, "SELECT rootpage FROM sqlite_master WHERE name = ?", table)
     with path.open("r+b") as file:
         file.seek((page - 1) * PAGE_SIZE)
         file.write(bytes(range(1, 251)))
@@ -361,6 +361,22 @@ def test_damage_to_the_noted_speeds_keeps_nothing_from_being_stored(
         assert (cache.estimate_s(10, encoder) is not None) == can_be_mended
     assert len(caplog.records) == (0 if can_be_mended else 1)
     assert can_be_mended or "is not noted" in caplog.text
+
+
+def test_damage_to_the_page_of_counts_keeps_nothing_from_being_stored_or_read(
+    cache_path: Path, encoder: CountingEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddingCache(cache_path) as cache:
+        cache.get_many(["a", "b"], ["A", "B"], encoder)
+    overwrite_its_page(cache_path, "usage")
+    with EmbeddingCache(cache_path) as cache, caplog.at_level(logging.WARNING, "embstore"):
+        assert "usage" in {problem.table for problem in cache.verify()}
+        for text in ("A", "C", "C"):
+            assert np.array_equal(cache.get(text, text, encoder), encoder.vector(text))
+        cache.invalidate("a")
+        assert [model.usage.days for model in cache.models()] == [()]
+        assert len(cache) == 3
+    assert len(caplog.records) == 1
 
 
 # --- files that became newer ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from embstore import (
     ModelExistsError,
     ModelIdentity,
     ModelInfo,
+    ModelUsage,
     PruneReport,
     Stats,
     StoredEmbeddings,
@@ -270,7 +272,7 @@ def test_models_are_listed_oldest_first_with_what_is_stored_of_each(cache: Embed
     cache.get_many(["a", "b", "c"], ["one", "one", "two"], second, collection="x")
     cache.embed(["bare"], second)
     created_at = [model.created_at for model in cache.models()]
-    assert cache.models() == [
+    assert [replace(model, usage=ModelUsage()) for model in cache.models()] == [
         ModelInfo("by name", {}, 3, "float32", created_at[0], n_vectors=1, n_documents=1, has_canary=False),
         ModelInfo("fake", {"a": 1}, 8, "float32", created_at[1], n_vectors=3, n_documents=3, has_canary=True),
     ]
@@ -286,7 +288,14 @@ def test_stats_count_rows_ids_vectors_and_bytes(cache: EmbeddingCache, encoder: 
     cache.get("b", "one", encoder)
     size_bytes = cache.path.stat().st_size
     assert cache.stats() == Stats(
-        str(cache.path), size_bytes, n_documents=3, n_doc_ids=2, n_vectors=4, n_unused=2, models=tuple(cache.models())
+        str(cache.path),
+        size_bytes,
+        n_documents=3,
+        n_doc_ids=2,
+        n_vectors=4,
+        n_unused=2,
+        models=tuple(cache.models()),
+        n_duplicates=1,
     )
 
 

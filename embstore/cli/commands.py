@@ -135,7 +135,8 @@ def stats(path: Path, as_json: bool) -> None:
     click.echo(f"{printable(found.path)}: {megabytes(found.size_bytes)}")
     click.echo(
         f"{counted(found.n_documents, 'document')} with {counted(found.n_doc_ids, 'id')}; "
-        f"{counted(found.n_vectors, 'vector')}, {found.n_unused:,} of no document\n"
+        f"{counted(found.n_vectors, 'vector')}, {found.n_unused:,} of no document; "
+        f"{counted(found.n_duplicates, 'document')} with the text of another\n"
     )
     print_table(
         ("model_name", "dim", "dtype", "documents", "vectors", "created_at", "settings"),
@@ -143,6 +144,11 @@ def stats(path: Path, as_json: bool) -> None:
             (m.model_name, m.dim, m.dtype, m.n_documents, m.n_vectors, m.created_at, settings_in_words(m.settings))
             for m in found.models
         ],
+    )
+    click.echo()
+    print_table(
+        ("model_name", "hits", "encoded", "encode_s", "saved_s"),
+        [(m.model_name, m.usage.n_hits, m.usage.n_encoded, m.usage.encode_s, m.usage.saved_s) for m in found.models],
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from embstore.identity import Setting
+from embstore.stores.usage import ModelUsage
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class ModelInfo:
     n_vectors: int
     n_documents: int
     has_canary: bool
+    usage: ModelUsage = field(default_factory=ModelUsage)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Stats:
     """What a store holds.
 
     `n_documents` counts rows of the view, `n_doc_ids` distinct ids, `n_unused` the vectors that no document uses,
-    those of texts cached without an id among them.
+    those of texts cached without an id among them, and `n_duplicates` the documents that share another's vector.
     """
 
     path: str
@@ -49,6 +51,7 @@ class Stats:
     n_vectors: int
     n_unused: int
     models: tuple[ModelInfo, ...]
+    n_duplicates: int = 0
 
 
 @dataclass(frozen=True)

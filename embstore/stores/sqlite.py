@@ -269,7 +269,7 @@ class SQLiteStore(SQLiteContents):
     def stats(self) -> Stats:
         """See `Store.stats`."""
         with self._database.reading() as connection:
-            return summary.stats(connection, self.path)
+            return summary.stats(connection, self.path, self._usage.waiting)
 
     def verify(self) -> list[Problem]:
         """See `Store.verify`."""

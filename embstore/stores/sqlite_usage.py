@@ -67,6 +67,10 @@ class SQLiteUsage:
                 encodings.add(connection, model_id, n_texts, n_chars, seconds)
                 usage.add(connection, model_id, _today(), Counts(n_encoded=n_texts, encode_s=seconds))
 
+    def waiting(self, model_id: int) -> tuple[int, int]:
+        """Give the texts that were found and are not noted yet, and their characters."""
+        return self._waiting.get(model_id, (0, 0))
+
     @contextlib.contextmanager
     def going_along(self) -> Iterator[Callable[[Connection], None]]:
         """Lend what writes the hits that wait, at the end of a transaction; they wait on where the block raises."""

@@ -41,8 +41,41 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What was counted of a model on a day, "2026-01-31", of UTC."""
+class DayUsage:
+    """What was counted of a model on a day of UTC, which is named as "2026-01-31"; see `Counts`."""
 
     day: str
-    counts: Counts
+    n_hits: int
+    n_hit_chars: int
+    n_encoded: int
+    n_stored: int
+    encode_s: float
+
+
+@dataclass(frozen=True)
+class ModelUsage:
+    """What a model has done, and what the cache has saved it.
+
+    A call that finds everything writes nothing: its hits are stored with the next write of its process. Where there is
+    none they are in no file.
+
+    Attributes
+    ----------
+    n_hits : int
+        Texts whose vectors were asked for and found, those of this process that are not stored yet among them; the
+        same text twice in a call counts once. None were counted before schema version 4.
+    n_encoded : int
+        Texts that the model encoded: the misses.
+    encode_s : float
+        Seconds that it took.
+    saved_s : float
+        Seconds that it would have taken for the hits, by their characters; 0 where nothing tells how long it takes.
+    days : tuple of DayUsage
+        The same by day, ascending, as far as it is stored.
+    """
+
+    n_hits: int = 0
+    n_encoded: int = 0
+    encode_s: float = 0.0
+    saved_s: float = 0.0
+    days: tuple[DayUsage, ...] = ()

@@ -11,7 +11,7 @@ from embstore.checksums import collection_checksum
 from embstore.errors import DamagedStoreError
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import all_rows, has_table, is_count
-from embstore.stores.usage import Counts, Usage
+from embstore.stores.usage import Counts, DayUsage
 
 OF_MODEL = """
 SELECT day, n_hits, n_hit_chars, n_encoded, n_stored, encode_s, checksum
@@ -68,15 +68,15 @@ def can_be_read(connection: Connection) -> bool:
     return True
 
 
-def of_model(connection: Connection, model_id: int) -> list[Usage]:
+def of_model(connection: Connection, model_id: int) -> list[DayUsage]:
     """Read the days of a model, ascending, without those that are damaged."""
-    found: list[Usage] = []
+    found: list[DayUsage] = []
     if not exists(connection):
         return found
     try:
         for day, *counts, checksum in all_rows(connection, OF_MODEL, (model_id,)):
             if is_sound((model_id, day, *counts, checksum)):
-                found.append(Usage(day, Counts(*counts)))
+                found.append(DayUsage(day, *counts))
     except DamagedStoreError:
         return []
     except (DatabaseError, UnicodeDecodeError) as error:
