@@ -1,0 +1,111 @@
+"""An embedder for DSPy, or for whatever calls a function with texts, that asks a cache first."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from embstore.cache import EmbeddingCache
+from embstore.codec import Vectors, as_vectors
+from embstore.encoders import NamedEncoder, as_encoder
+from embstore.encoders.callables import CallableEncoder
+from embstore.errors import InvalidInputError
+from embstore.identity import Role, Setting
+
+# What is no part of an identity: secrets, and what says how a request is sent and not what is asked for.
+LEFT_OUT = ("api_key", "extra_headers", "headers", "max_retries", "num_retries", "timeout")
+
+
+class CachedEmbedder:
+    """A callable from texts to vectors that encodes no text twice.
+
+    Queries and documents share their vectors: DSPy's retrievers call one function for both.
+
+    Parameters
+    ----------
+    embedder : dspy.Embedder, callable or Encoder
+    cache : EmbeddingCache, str or Path
+        A path is opened, and closed by `close`.
+    model_name : str, optional
+        The name to store vectors under. A dspy.Embedder of a hosted model has one of its own; a function has none.
+
+    Raises
+    ------
+    InvalidTypeError, ModelNameError, StoreError
+    """
+
+    def __init__(self, embedder: Any, cache: EmbeddingCache | str | Path, *, model_name: str | None = None) -> None:
+        self.embedder = embedder
+        self._encoder: NamedEncoder
+        if all(hasattr(embedder, name) for name in ("model", "caching", "default_kwargs")):
+            self._encoder = DspyEncoder(embedder, model_name)
+        else:
+            self._encoder = as_encoder(embedder, model_name)
+        self._encoder.identity("document")  # refuses one without a name now
+        self._opened = None if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
+        self.cache = self._opened or cache
+
+    def __call__(
+        self, inputs: str | list[str], batch_size: int | None = None, caching: bool | None = None, **kwargs: Any
+    ) -> Vectors:
+        """Give the vectors of texts.
+
+        Parameters
+        ----------
+        inputs : str or list of n str
+        batch_size : int, optional
+            The most texts that the embedder is given at once, 200 by default as in DSPy.
+        caching : bool, optional
+            Taken and not used: DSPy's own cache is left out.
+
+        Returns
+        -------
+        ndarray of shape (dim,) for a str, (n, dim) otherwise, float32
+
+        Raises
+        ------
+        InvalidInputError
+            Further arguments, which may change the vectors: give them to the embedder when it is made.
+        EmbstoreError
+            As of `EmbeddingCache.embed`.
+        """
+        if kwargs:
+            raise InvalidInputError(f"{', '.join(sorted(kwargs))}: give it to the embedder when it is made")
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        cache: Any = self.cache
+        vectors = cache.embed(texts, self._encoder, batch_size=batch_size or 200, progress=False)
+        return as_vectors(vectors[0] if isinstance(inputs, str) else vectors)
+
+    async def acall(self, inputs: str | list[str], **options: Any) -> Vectors:
+        """Give what a call gives, with the work done in another thread."""
+        return await asyncio.to_thread(self, inputs, **options)
+
+    def close(self) -> None:
+        """Close the cache where it was given as a path."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DspyEncoder(CallableEncoder):
+    """A dspy.Embedder with its identity: the hosted model's name and what every request asks for."""
+
+    def _own_name(self) -> str | None:
+        return self.model.model if isinstance(self.model.model, str) else None
+
+    def _settings(self, role: Role) -> Mapping[str, Setting]:
+        asked = {key: value for key, value in self.model.default_kwargs.items() if key not in LEFT_OUT}
+        plain = (str, int, float, bool, type(None))
+        return {key: value if isinstance(value, plain) else json.dumps(value) for key, value in asked.items()}
+
+    def _call(self, texts: list[str], role: Role, batch_size: int) -> Any:
+        # Without DSPy's own cache, from which the canary of a model that has changed would come back unchanged.
+        return self.model(texts, caching=False)
