@@ -12,6 +12,11 @@ READY := $(VENV)/.ready
 READY_BENCH := $(VENV)/.ready-bench
 READY_FUZZ := $(VENV)/.ready-fuzz
 
+# The pages that embstore draws are tested in a browser, which no package index has: root on Debian or Ubuntu gets one.
+FIND_CHROMIUM := { which chromium || which chromium-browser || which google-chrome; } > /dev/null 2>&1
+INSTALL_CHROMIUM := { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium fonts-dejavu-core; } > /dev/null 2>&1
+
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
@@ -70,6 +75,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[demo,dev]"
+	@$(FIND_CHROMIUM) || $(INSTALL_CHROMIUM) || echo "no Chromium found: the tests that need a browser will be skipped"
 	@$(BIN)/python -c 'open("$(READY)", "w").close()'
 
 # Everything that embstore is compared with: large, and of no use to the other targets.

@@ -672,7 +672,7 @@ def test_a_file_that_is_no_text_is_named(run: Run, files: list[str]) -> None:
     [
         ([], "Missing argument 'FILES...'"),
         (["missing.txt"], "'missing.txt' does not exist"),
-        (["folder"], "'folder' is a directory"),
+        (["folder"], "no file is found by 'folder'"),
         (["cat.txt", "--collection", "x"], "collection_name 'x'"),
         (["cat.txt", "--unknown"], "No such option"),
         (["cat.txt", "--max-removed", "1.5"], "'--max-removed'"),

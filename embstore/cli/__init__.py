@@ -1,7 +1,18 @@
 """The command line: `embstore --help` says what it does."""
 
 # Each of these adds its commands to the group.
-from embstore.cli import conversion, doctor, indexing, models, repairing, showing, transferring, upkeep
+from embstore.cli import conversion, doctor, indexing, models, pictures, repairing, showing, transferring, upkeep
 from embstore.cli.commands import main
 
-__all__ = ["conversion", "doctor", "indexing", "main", "models", "repairing", "showing", "transferring", "upkeep"]
+__all__ = [
+    "conversion",
+    "doctor",
+    "indexing",
+    "main",
+    "models",
+    "pictures",
+    "repairing",
+    "showing",
+    "transferring",
+    "upkeep",
+]

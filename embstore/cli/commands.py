@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +14,6 @@ from embstore import EmbeddingCache, __version__
 from embstore.cli import library as lib
 from embstore.cli import options
 from embstore.cli.engines import open_engine, temporary_folder
-from embstore.cli.files import read_documents
 from embstore.cli.group import EXIT_NO, CommandGroup
 from embstore.cli.output import (
     counted,
@@ -87,7 +87,8 @@ def search(
 
 @main.command()
 @click.argument("library", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@options.with_columns
 @click.option("--repair", is_flag=True, help="Set right what needs no model.")
 @click.option("--model", metavar="MODEL", help="Default: the one that the collection was indexed with.")
 @options.truncate_dim
@@ -95,21 +96,21 @@ def search(
 @options.as_json
 def reconcile(
     library: Path,
-    files: tuple[Path, ...],
     repair: bool,
     model: str | None,
     truncate_dim: int | None,
     collection: str,
     as_json: bool,
+    **said: Any,
 ) -> None:
     """Compare the index of LIBRARY with its cache, and with FILES where some are given.
 
     Each record is compared, and searched for by its own vector; FILES are read as by `embstore index`, and should be
     all that the collection holds. Nothing is encoded.
     """
-    documents = read_documents(files)
+    documents = options.read_source(**said, leave_out=library)
     texts, ids = [document.text for document in documents], [document.doc_id for document in documents]
-    source = (texts, ids, [document.metadata for document in documents]) if files else ()
+    source = (texts, ids, [document.metadata for document in documents]) if said["files"] else ()
     model = lib.indexed_model(library, collection, model)
     truncate_dim = lib.truncation_of(library, collection, truncate_dim)
     with open_engine(library, model, collection, truncate_dim=truncate_dim) as engine:

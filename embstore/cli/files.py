@@ -1,11 +1,13 @@
-"""Files to documents: a text file is one document, each line of a .jsonl file is one."""
+"""Files to documents: a text file is one document, each row of a data file is one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from embstore.cli.rows import Columns, csv_rows, parquet_rows, sql_rows
 from embstore.errors import InvalidInputError, InvalidTypeError
 from embstore.search.base import Document
 from embstore.search.inputs import check_document
@@ -13,50 +15,75 @@ from embstore.search.inputs import check_document
 _FIELDS = ("id", "text", "metadata")
 
 
-def read_documents(files: Iterable[Path]) -> list[Document]:
+def read_documents(files: Iterable[Path], columns: Columns | None = None, sql: str | None = None) -> list[Document]:
     """Read and check all files before anything is done with one of them.
 
     Parameters
     ----------
     files : iterable of Path
-        A ``.jsonl`` file has one JSON object a line: an ``id``, a ``text`` and, where wanted, ``metadata``.
-        Any other file is one document whose id, and ``source`` in its metadata, is its path.
+        A ``.jsonl`` file has one JSON object a line: an ``id``, a ``text`` and, where wanted, ``metadata``. Of a
+        ``.csv``, ``.tsv`` or ``.parquet`` file each row is a document. Any other file is one document whose id, and
+        ``source`` in its metadata, is its path.
+    columns : Columns, optional
+        Where the id, the text and the metadata are in rows, and then in the objects of a ``.jsonl`` file too.
+    sql : str, optional
+        A query whose rows are the documents: each file is an SQLite file.
 
     Returns
     -------
     list of Document
-        In the order of the files and of their lines, with distinct ids.
+        In the order of the files and of their rows, with distinct ids.
 
     Raises
     ------
     InvalidInputError
-        A file cannot be read or is not UTF-8, a line is not such an object, or an id comes twice; it names the place.
+        A file cannot be read or is not UTF-8, a row is no document, or an id comes twice; it names the place.
+    MissingExtraError
+        What reads such a file is not installed.
     """
     documents = []
     places: dict[str, str] = {}
-    for place, document in _documents(files):
-        if document.doc_id in places:
-            raise InvalidInputError(
-                f"{place}: id {document.doc_id!r:.80} is taken by {places[document.doc_id]}; each needs its own",
-                doc_id=document.doc_id,
-            )
-        places[document.doc_id] = place
-        documents.append(document)
+    for file in files:
+        for place, document in _documents(file, columns, sql):
+            if document.doc_id in places:
+                raise InvalidInputError(
+                    f"{place}: id {document.doc_id!r:.80} is taken by {places[document.doc_id]}; each needs its own",
+                    doc_id=document.doc_id,
+                )
+            places[document.doc_id] = place
+            documents.append(document)
     return documents
 
 
-def _documents(files: Iterable[Path]) -> Iterator[tuple[str, Document]]:
-    """Give each document with the place it was read from."""
-    for file in files:
-        text = _read(file)
-        if file.suffix.lower() != ".jsonl":
-            path = file.as_posix()
-            yield str(file), _checked(str(file), path, text, {"source": path})
-            continue
-        # Not splitlines(): it also cuts at U+2028 and its like, which a JSON string may hold as they are.
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield f"{file}:{number}", _parse(f"{file}:{number}", line)
+def _documents(file: Path, columns: Columns | None, sql: str | None) -> Iterator[tuple[str, Document]]:
+    """Give each document of a file with the place it was read from."""
+    kind = file.suffix.lower()
+    in_rows = columns or Columns()
+    if sql is not None:
+        rows = sql_rows(file, sql)
+    elif kind == ".parquet":
+        rows = parquet_rows(file, in_rows)
+    elif kind in (".csv", ".tsv"):
+        rows = csv_rows(file, _read(file), in_rows)
+    elif kind == ".jsonl":
+        rows = _json_lines(file)
+        if columns is None:
+            for place, record in rows:
+                yield place, _strict(place, record)
+            return
+    else:
+        path = file.as_posix()
+        yield str(file), _checked(str(file), path, _read(file), {"source": path})
+        return
+    for place, row in rows:
+        yield place, _checked(place, *in_rows.split(row, place))
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Not splitlines(): it also cuts at U+2028 and its like, which a JSON string may hold as they are.
+    for number, line in enumerate(_read(file).split("\n"), start=1):
+        if line.strip():
+            yield f"{file}:{number}", _parse(f"{file}:{number}", line)
 
 
 def _read(file: Path) -> str:
@@ -70,16 +97,26 @@ def _read(file: Path) -> str:
         raise InvalidInputError(f"{file}: {error.strerror or error}", path=str(file)) from error
 
 
-def _parse(place: str, line: str) -> Document:
+def _parse(place: str, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{place}: not JSON: {error}") from None
-    if not isinstance(record, dict) or "id" not in record or "text" not in record:
+    if not isinstance(record, dict):
         raise InvalidInputError(f"{place}: not an object with id and text: {line.strip()!r:.80}")
+    return record
+
+
+def _strict(place: str, record: dict[str, Any]) -> Document:
+    """Make a document of an object that says by itself which of its fields are metadata."""
+    if "id" not in record or "text" not in record:
+        raise InvalidInputError(f"{place}: not an object with id and text: {json.dumps(record)!r:.80}")
     for field in record:
         if field not in _FIELDS:
-            raise InvalidInputError(f"{place}: unknown field {field!r:.80}; put it into metadata or leave it out")
+            raise InvalidInputError(
+                f"{place}: unknown field {field!r:.80}; put it into metadata, name it by --metadata-column, "
+                f"or leave it out"
+            )
     return _checked(place, record["id"], record["text"], record.get("metadata"))
 
 

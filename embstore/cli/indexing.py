@@ -13,7 +13,6 @@ from embstore.cli import library as lib
 from embstore.cli import options
 from embstore.cli.commands import main
 from embstore.cli.engines import open_engine, planning_engine
-from embstore.cli.files import read_documents
 from embstore.cli.output import print_json, print_plan, print_report, report_as_json
 from embstore.identity import DTYPES, Dtype
 from embstore.search.base import Document
@@ -22,17 +21,20 @@ from embstore.search.inputs import INDEX_KINDS, IndexKind
 
 _INDEX_EPILOG = """\b
 A folder of notes, and after they were edited the same again:
-  embstore index my-library notes/*.md
+  embstore index my-library notes
+
+Articles of a database, with two columns to filter by:
+  embstore index my-library blog.db --sql "SELECT id, body, year, author FROM posts" --text-column body
 """
 
 _PLAN_EPILOG = """\b
 How long would it take?
-  embstore plan my-library notes/*.md --remove-missing
+  embstore plan my-library notes --remove-missing
 """
 
 _OPTIONS = [
     click.argument("library", type=click.Path(file_okay=False, path_type=Path)),
-    click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+    *options.source,
     click.option("--model", metavar="MODEL", help="Default: that of the collection, all-MiniLM-L6-v2 for a new one."),
     click.option(
         "--index",
@@ -83,21 +85,21 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and do nothing, as `embstore plan`.")
 @options.as_json
 def index(
-    files: tuple[Path, ...],
     remove_missing: bool,
     dtype: Dtype,
     max_removed: float,
     dry_run: bool,
     as_json: bool,
-    **into: Any,
+    **said: Any,
 ) -> None:
     """Put FILES into LIBRARY.
 
-    A file is one document, and its path is the id. In a .jsonl file each line is a document: {"id": "a", "text":
-    "...", "metadata": {"year": 2026}}, where metadata can be left out. Files are UTF-8. Where one of them cannot be
-    read, nothing is indexed. Only texts that the library has no vector of are encoded.
+    FILES are files, folders and patterns such as 'notes/**/*.md'. A text file is one document, and its path is the id.
+    In a .jsonl file each line is a document: {"id": "a", "text": "...", "metadata": {"year": 2026}}, where metadata can
+    be left out. In a .csv, .tsv or .parquet file each row is one, and with --sql each row of a query. Files are UTF-8.
+    Where one of them cannot be read, nothing is indexed. Only texts that the library has no vector of are encoded.
     """
-    given, target = _given(read_documents(files)), _target(**into)
+    given, target = _source_and_target(**said)
     if dry_run:
         _plan(given, target, remove_missing, as_json)
         return
@@ -111,13 +113,13 @@ def index(
 @main.command(epilog=_PLAN_EPILOG)
 @_with_options
 @options.as_json
-def plan(files: tuple[Path, ...], remove_missing: bool, as_json: bool, **into: Any) -> None:
+def plan(remove_missing: bool, as_json: bool, **said: Any) -> None:
     """Tell what `embstore index` would do with FILES in LIBRARY.
 
     Nothing is written, and no text is encoded. How long the model would take is known where the library has seen it at
     work.
     """
-    _plan(_given(read_documents(files)), _target(**into), remove_missing, as_json)
+    _plan(*_source_and_target(**said), remove_missing, as_json)
 
 
 def _plan(given: _Given, target: _Target, remove_missing: bool, as_json: bool) -> None:
@@ -127,7 +129,21 @@ def _plan(given: _Given, target: _Target, remove_missing: bool, as_json: bool) -
     print_json(asdict(found)) if as_json else print_plan(found)
 
 
+def _source_and_target(
+    library: Path,
+    model: str | None,
+    collection: str,
+    index_kind: IndexKind | None,
+    truncate_dim: int | None,
+    **source: Any,
+) -> tuple[_Given, _Target]:
+    """Read all that is to be indexed, and decide where to."""
+    given = _given(options.read_source(**source, leave_out=library))
+    return given, _target(library, model, collection, index_kind, truncate_dim)
+
+
 def _given(documents: list[Document]) -> _Given:
+    """Give documents as an engine takes them."""
     return _Given(
         [document.text for document in documents],
         [document.doc_id for document in documents],

@@ -1,11 +1,18 @@
-"""The arguments and options that several commands have."""
+"""The arguments and options that several commands have, and what they stand for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from embstore.cli.files import read_documents
+from embstore.cli.output import counted
+from embstore.cli.paths import expanded
+from embstore.cli.rows import Columns
+from embstore.search.base import Document
 from embstore.search.defaults import DEFAULT_COLLECTION
 
 path = click.argument("path", type=click.Path(path_type=Path))
@@ -17,3 +24,50 @@ truncate_dim = click.option(
     metavar="N",
     help="Search N leading values of the vectors. Default: as the collection was indexed, all for a new one.",
 )
+
+columns = [
+    click.option("--id-column", metavar="NAME", help="Of rows: the ids, texts or whole numbers. Default: id."),
+    click.option("--text-column", metavar="NAME", help="Of rows: the texts. Default: text."),
+    click.option(
+        "--metadata-column",
+        "metadata_columns",
+        metavar="NAME",
+        multiple=True,
+        help="Of rows: what to filter by; may be given again. Default: all other columns.",
+    ),
+    click.option("--sql", metavar="QUERY", help="FILES are SQLite files, and documents the rows of this query."),
+]
+source = [click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)), *columns]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def with_columns(command: Command) -> Command:
+    """Give a command the options that say what the documents of rows are."""
+    for option in reversed(columns):
+        command = option(command)
+    return command
+
+
+def read_source(
+    files: tuple[Path, ...],
+    id_column: str | None,
+    text_column: str | None,
+    metadata_columns: tuple[str, ...],
+    sql: str | None,
+    leave_out: Path | None = None,
+) -> list[Document]:
+    """Read the documents that a command was pointed at; say on stderr what was left out as no text.
+
+    Raises
+    ------
+    InvalidInputError, MissingExtraError
+        As `read_documents` and `expanded`.
+    """
+    found, no_texts = expanded(files, leave_out=leave_out)
+    is_said = id_column or text_column or metadata_columns
+    said = Columns(id_column or "id", text_column or "text", metadata_columns or None) if is_said else None
+    documents = read_documents(found, said, sql)
+    if no_texts:
+        click.echo(f"embstore: {counted(len(no_texts), 'file')} left out, no text: {no_texts[0]}", err=True)
+    return documents

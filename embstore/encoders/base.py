@@ -148,22 +148,35 @@ class NamedEncoder:
         settings = getattr(self.model, "model_settings", None)
         if settings is None:
             return {}
-        if not isinstance(settings, Mapping):
-            raise InvalidTypeError(
-                f"model_settings of {self.model_name!r} is {type(settings).__name__}, not a dict; without it, vectors "
-                f"of models with other settings would be taken for this one's",
-                model_name=self.model_name,
-            )
-        for key in ("role", "dtype"):
-            if key in settings:
-                raise InvalidInputError(
-                    f"model_settings of {self.model_name!r} has the key {key!r}, which embstore sets itself; rename it",
-                    model_name=self.model_name,
-                )
-        return settings
+        return checked_settings(settings, self.model_name)
 
     def _has_query_vectors(self) -> bool:
         return callable(getattr(self.model, "encode_query", None))
+
+
+def checked_settings(settings: Any, model_name: str) -> Mapping[str, Setting]:
+    """Return the settings that a model has, where they can be part of its identity.
+
+    Raises
+    ------
+    InvalidTypeError
+        They are no mapping.
+    InvalidInputError
+        A key is one of embstore's own.
+    """
+    if not isinstance(settings, Mapping):
+        raise InvalidTypeError(
+            f"model_settings of {model_name!r} is {type(settings).__name__}, not a dict; without it, vectors "
+            f"of models with other settings would be taken for this one's",
+            model_name=model_name,
+        )
+    for key in ("role", "dtype"):
+        if key in settings:
+            raise InvalidInputError(
+                f"model_settings of {model_name!r} has the key {key!r}, which embstore sets itself; rename it",
+                model_name=model_name,
+            )
+    return settings
 
 
 def checked_output(output: Any, *, n_texts: int, model_name: str) -> Vectors:

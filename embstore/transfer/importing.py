@@ -92,7 +92,7 @@ def import_rows(
     total: int | None,
     progress: bool | None,
 ) -> TransferReport:
-    """Take the rows of a source in, 1,000 in one transaction.
+    """Take the rows of a source in, 1,000 in one transaction, or more in a file of more than 100,000.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def import_models(
     with incoming.telling(), progress_bar(total, "importing", progress, unit="row") as bar:
         for owner, rows in rows_of:
             dim: int | None = None
-            for batch in _batches(rows):
+            for batch in _batches(rows, cache.store):
                 bar.update(len(batch))
                 incoming.skipped += [row for row in batch if isinstance(row, Skipped)]
                 taken = [row for row in batch if isinstance(row, SourceRow)]
@@ -137,9 +137,9 @@ def _take(incoming: Incoming, page: ContentPage, owner: Owner, rows: list[Source
     )
 
 
-def _batches(rows: Iterable[SourceRow | Skipped]) -> Iterator[list[SourceRow | Skipped]]:
+def _batches(rows: Iterable[SourceRow | Skipped], store: Store) -> Iterator[list[SourceRow | Skipped]]:
     unread = iter(rows)
-    while batch := list(islice(unread, ROWS_AT_ONCE)):
+    while batch := list(islice(unread, max(ROWS_AT_ONCE, store.group_rows()))):
         yield batch
 
 

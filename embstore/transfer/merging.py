@@ -19,7 +19,9 @@ ROWS_AT_ONCE = 1000
 
 
 def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None = None) -> TransferReport:
-    """Take all that another cache file holds and this one does not, in transactions of 1,000 rows.
+    """Take all that another cache file holds and this one does not.
+
+    Of each 1,000 vectors, or more in a file of more than 100,000, all is stored in one transaction.
 
     Models come under their whole identities, with their canaries and formats; vectors bit for bit, with the mark of
     those that were cached without an id; documents in their collections, and texts with their metadata. What is in
@@ -101,7 +103,8 @@ def _take_contents(incoming: Incoming, source: Store, model: StoredModel, on_row
 
     if find() is None:
         ensure(model.dim)  # also where it has no vectors
-    for page in source.contents(model, batch_rows=ROWS_AT_ONCE):
+    n_rows = max(ROWS_AT_ONCE, source.group_rows(), incoming.store.group_rows())
+    for page in source.contents(model, batch_rows=n_rows):
         incoming.take(page, find, ensure)
         on_rows(len(page.content_hashes))
 
