@@ -11,7 +11,6 @@ from embstore.cache import EmbeddingCache
 class OwnsCache:
     """Closes its cache where it opened it itself."""
 
-    cache: EmbeddingCache
     _opened: EmbeddingCache | None
 
     def close(self) -> None:
