@@ -123,7 +123,7 @@ def merge(path: Path, other: Path, as_json: bool) -> None:
 @click.option("--settings", metavar="JSON", help="Which of several models of the name; `embstore stats --json` tells.")
 @click.option("--role", type=click.Choice(ROLES), default="document", show_default=True)
 @click.option("--collection", help="Only documents of this collection.")
-@click.option("--overwrite", is_flag=True, help="Replace what an export of this kind has written at TARGET.")
+@click.option("--overwrite", is_flag=True, help="Replace a folder of such an export, or a file of that suffix.")
 @_as_json
 def export(
     path: Path,

@@ -26,7 +26,8 @@ def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None 
     Models come under their whole identities, with their canaries and formats; vectors bit for bit, with the mark of
     those that were cached without an id; documents in their collections, and texts with their metadata. What is in
     both files is compared. Where they differ, this one keeps what it has, and the report names it. The vectors of a
-    model that has another dimension or another canary here are not taken. Merging again stores nothing.
+    model that has another dimension or another canary here are not taken, nor is how long a model took. Merging again
+    stores nothing.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def export_parquet(
     Parameters
     ----------
     cache, path, model_name, role, settings, collection, overwrite, progress
-        As of `export_npy`, but `path` is that of a file.
+        As of `export_npy`, but `path` is that of a file, which is replaced only where it ends in ``.parquet``.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def export_parquet(
         metadata={_MODEL_KEY: identity.model_name, _SETTINGS_KEY: identity.settings_json},
     )
     with (
-        new_file(path, overwrite=overwrite, cache_path=cache.path) as file,
+        new_file(path, overwrite=overwrite, cache_path=cache.path, suffix=".parquet") as file,
         parquet.ParquetWriter(file, schema) as writer,
     ):
         for page in outgoing.pages():

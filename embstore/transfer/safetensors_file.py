@@ -43,7 +43,7 @@ def export_safetensors(
     Parameters
     ----------
     cache, path, model_name, role, settings, collection, overwrite, progress
-        As of `export_npy`, but `path` is that of a file.
+        As of `export_npy`, but `path` is that of a file, which is replaced only where it ends in ``.safetensors``.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def export_safetensors(
     numpy_format = _import_safetensors()[0]
     outgoing = Outgoing(cache, model_name, role=role, settings=settings, collection=collection, progress=progress)
     vectors, hashes, rows = [np.empty((0, outgoing.dim), np.float32)], list[bytes](), list[tuple[str, str]]()
-    with new_file(path, overwrite=overwrite, cache_path=cache.path) as file:
+    with new_file(path, overwrite=overwrite, cache_path=cache.path, suffix=".safetensors") as file:
         for page in outgoing.pages():
             vectors.append(page.vectors)
             hashes += page.content_hashes

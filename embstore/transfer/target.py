@@ -18,8 +18,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def new_file(path: str | Path, *, overwrite: bool, cache_path: Path) -> Iterator[Path]:
+def new_file(path: str | Path, *, overwrite: bool, cache_path: Path, suffix: str) -> Iterator[Path]:
     """Give the path of a file to write; it gets its name, and mode 0600, when the block ends without an error.
+
+    A file is overwritten only where its name has the suffix: what is in it is not looked at, since a database that is
+    open must not be opened.
 
     Raises
     ------
@@ -27,8 +30,8 @@ def new_file(path: str | Path, *, overwrite: bool, cache_path: Path) -> Iterator
         Something is there, and is not to be overwritten or is no file; or nothing can be written. What is there stays.
     """
     target = _checked(path, cache_path, overwrite=overwrite)
-    if overwrite and target.is_dir():
-        raise _exists(target, "a folder")
+    if os.path.lexists(target) and (target.is_dir() or target.suffix != suffix):
+        raise _exists(target, f"something without the suffix {suffix}")
     with _errors(target):
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=".part", dir=target.parent)
         os.close(descriptor)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from embstore import EmbeddingCache, content_hash
+from embstore import EmbeddingCache, content_hash, encoders
 from embstore.cli import main
 from tests.fakes import CountingEncoder
 
@@ -54,6 +54,17 @@ def test_import_takes_settings_a_collection_and_a_format(tmp_path: Path, home_ma
         assert [(d.collection, d.doc_id) for d in cache.documents()] == [("mine", "a"), ("mine", "b")]
 
 
+def test_a_model_that_can_be_loaded_tells_its_own_identity(
+    tmp_path: Path, home_made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = CountingEncoder(model_name="loaded-model")
+    monkeypatch.setitem(encoders._loaded, "some-model", loaded)
+    run("import", tmp_path / "new.db", home_made, "--from", "npy", "--model", "some-model")
+    with EmbeddingCache(tmp_path / "new.db") as cache:
+        assert cache.missing(["a", "b"], loaded) == []
+    assert (loaded.n_texts, loaded.n_canaries) == (0, 0)
+
+
 def test_what_was_skipped_is_told_and_the_exit_code_is_1(tmp_path: Path, home_made: Path) -> None:
     (home_made / "a.npy").unlink()
     arguments = ("import", tmp_path / "library", home_made, "--from", "npy", "--model-name", "fake")
@@ -88,7 +99,7 @@ def test_merge_takes_a_library_or_a_file(tmp_path: Path, encoder: CountingEncode
 def test_export_and_import_are_a_round_trip(tmp_path: Path, encoder: CountingEncoder, kind: str) -> None:
     if kind != "npy":
         pytest.importorskip({"parquet": "pyarrow"}.get(kind, kind), reason=f"needs the extra {kind}")
-    library, target, back = tmp_path / "library", tmp_path / "target", tmp_path / "back.db"
+    library, target, back = tmp_path / "library", tmp_path / f"target.{kind}", tmp_path / "back.db"
     with EmbeddingCache(library / "embeddings.db") as cache:
         cache.get_many(["a", "b"], ["one", "two"], encoder)
         vectors = cache.matrix("fake", doc_ids=["a", "b"])[1]

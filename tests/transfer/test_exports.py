@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from embstore import (
     CachedSemanticSearchEngine,
@@ -170,19 +172,23 @@ def left_in(folder: Path) -> list[str]:
 def test_nothing_is_replaced_unless_it_is_an_export_and_that_is_wanted(
     filled: Path, tmp_path: Path, export: Callable[..., ExportReport]
 ) -> None:
-    target = tmp_path / "out"
+    target = tmp_path / f"out.{export.__name__.removeprefix('export_')}"
     with EmbeddingCache(filled) as cache:
         export(cache, target, "fake")
-        before = {path: path.read_bytes() for path in [target, *tmp_path.glob("out/*")] if path.is_file()}
+        before = {path: path.read_bytes() for path in [target, *tmp_path.glob("out*/*")] if path.is_file()}
         with pytest.raises(TargetError, match="already"):
             export(cache, target, "m", settings={})
         assert {path: path.read_bytes() for path in before} == before
         report = export(cache, target, "m", settings={}, overwrite=True)
-        assert (report.dim, left_in(tmp_path)) == (4, ["filled", "out"])
+        assert (report.dim, left_in(tmp_path)) == (4, ["filled", target.name])
         with pytest.raises(TargetError, match=r"already|the cache"):
             export(cache, filled.parent, "m", settings={}, overwrite=True)
         with pytest.raises(TargetError, match=r"already|the cache"):
             export(cache, filled, "m", settings={}, overwrite=True)
+        (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
+        with pytest.raises(TargetError, match="already"):
+            export(cache, tmp_path / "notes.txt", "m", settings={}, overwrite=True)
+        assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "notes"
         with pytest.raises(TargetError, match="no folder"):
             export(cache, tmp_path / "nowhere" / "out", "m", settings={})
         assert cache.verify() == []
@@ -218,3 +224,26 @@ def test_a_missing_extra_says_how_to_install_it(
     for call in (lambda: export(cache, tmp_path / "out", "fake"), lambda: import_(cache, tmp_path / "out")):
         with pytest.raises(MissingExtraError, match=rf'pip install "embstore\[{kind}\]"'):
             call()
+
+
+# --- whatever there is -----------------------------------------------------------------------
+
+VECTOR_VALUES = st.floats(width=32, allow_nan=False, allow_infinity=False)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
+ROWS = st.dictionaries(NAMES, st.tuples(st.text(max_size=5), VECTOR_VALUES, VECTOR_VALUES), min_size=1, max_size=5)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents=ROWS, collection=st.text(st.characters(exclude_categories=["Cs"]), max_size=3))
+def test_any_values_ids_and_collections_come_back(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, documents: dict[str, Any], collection: str
+) -> None:
+    export, import_ = FORMATS[kind]
+    folder = tmp_path_factory.mktemp("any")
+    vector_of = {text: values for text, *values in documents.values()}
+    texts = [text for text, *_ in documents.values()]
+    with EmbeddingCache(folder / "there.db") as there, EmbeddingCache(folder / "back.db") as back:
+        there.put_many(documents, texts, [vector_of[text] for text in texts], model_name="m", collection=collection)
+        export(there, folder / "out", "m")
+        assert import_(back, folder / "out").ok
+    assert rows(folder / "back.db", DOCUMENTS) == rows(folder / "there.db", DOCUMENTS)

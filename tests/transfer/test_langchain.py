@@ -95,7 +95,21 @@ def test_keys_of_unknown_texts_and_other_namespaces_are_skipped(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", b"[0.5", b"null", b"[]", b'["0.5"]', b"[true]", b"[[0.5]]", b"[NaN]", b"[1, 2]", b"\xff", b"[1e999]"],
+    [
+        b"",
+        b"{}",
+        b"[0.5",
+        b"null",
+        b"[]",
+        b'["0.5"]',
+        b"[true]",
+        b"[true, 0.5]",
+        b"[[0.5]]",
+        b"[NaN]",
+        b"[1, 2]",
+        b"\xff",
+        b"[1e999]",
+    ],
 )
 def test_a_file_that_holds_no_vector_is_refused_by_name(
     cache: EmbeddingCache, cache_path: Path, tmp_path: Path, content: bytes

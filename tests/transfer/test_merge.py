@@ -10,7 +10,7 @@ import pytest
 from embstore import CachedSemanticSearchEngine, DamagedStoreError, EmbeddingCache, SourceError
 from embstore.transfer import Conflict, TransferReport, merge, merging
 from tests.fakes import CountingEncoder, QueryEncoder
-from tests.files import change, dump, rows
+from tests.files import change, connection, dump, rows
 
 MODELS = "SELECT model_name, settings, dim, dtype, hex(canary) FROM models ORDER BY 1, 2"
 VECTORS = """
@@ -57,6 +57,14 @@ def test_a_second_merge_writes_nothing(cache: EmbeddingCache, cache_path: Path, 
     before = dump(cache_path)
     assert merge(cache, other) == TransferReport(str(other), 0, 9, 0, 0, (), ())
     assert dump(cache_path) == before
+
+
+def test_a_merge_that_brings_nothing_new_waits_for_no_writer(cache_path: Path, other: Path) -> None:
+    with EmbeddingCache(cache_path, timeout_s=0) as cache:
+        merge(cache, other)
+        with connection(cache_path, "rw") as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            assert merge(cache, other).n_present == 9
 
 
 def test_what_was_merged_is_not_encoded_again(cache: EmbeddingCache, other: Path) -> None:
