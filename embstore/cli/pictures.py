@@ -1,4 +1,4 @@
-"""The commands that draw: map."""
+"""The commands that draw: map and report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from embstore.cli import options
 from embstore.cli.commands import main
+from embstore.cli.group import EXIT_NO
 from embstore.cli.library import database_in
 from embstore.cli.output import counted, megabytes, print_json, printable
 from embstore.pictures.projection import METHODS, Method
@@ -20,13 +22,26 @@ The page is one file that works offline: hover shows a text, the search box high
 It needs: pip install "embstore[map]"
 """
 
-_path = click.Path(path_type=Path)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
+_REPORT_EPILOG = """\b
+Every week, to read or to print:
+  embstore report my-library -o report.html
+
+Exit code 1 where the report tells of problems.
+"""
+
+_output = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The page; an earlier one is replaced.",
+)
 
 
 @main.command("map", epilog=_MAP_EPILOG)
-@click.argument("path", type=_path)
-@click.option("-o", "--output", type=_path, required=True, metavar="FILE", help="The page; an earlier one is replaced.")
+@options.path
+@_output
 @click.option("--color-by", metavar="KEY", help="The metadata key to colour by at first.")
 @click.option("--method", type=click.Choice(METHODS), default="pca", show_default=True, help='umap: "embstore[umap]".')
 @click.option("--collection", help="Part of the library. Default: documents; of a file without texts, all.")
@@ -38,7 +53,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in 
     show_default=True,
     help="How much of each text the page has, to show and to search.",
 )
-@_as_json
+@options.as_json
 def map_(
     path: Path,
     output: Path,
@@ -73,3 +88,25 @@ def map_(
         f"{printable(drawn.path)}: {megabytes(drawn.size_bytes)}, {counted(drawn.n_documents, 'document')} of "
         f"{printable(drawn.model_name)} by {drawn.method.upper()}{left_out}"
     )
+
+
+@main.command(epilog=_REPORT_EPILOG)
+@options.path
+@_output
+@options.as_json
+def report(path: Path, output: Path, as_json: bool) -> None:
+    """Draw what PATH holds: models, growth, hits, model time saved, duplicates, size, problems.
+
+    PATH is a library or a database file. It is only read, and everything in it is checked.
+    """
+    database_in(path)
+    from embstore.pictures import draw_report
+
+    drawn = draw_report(path, output)
+    if as_json:
+        print_json(asdict(drawn))
+    else:
+        problems = counted(len(drawn.problems), "problem") if drawn.problems else "no problems"
+        click.echo(f"{printable(drawn.path)}: {megabytes(drawn.size_bytes)}, {problems}")
+    if drawn.problems:
+        click.get_current_context().exit(EXIT_NO)

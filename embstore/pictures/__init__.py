@@ -6,7 +6,14 @@ from embstore.lazy import loader
 
 if TYPE_CHECKING:
     from embstore.pictures.map import DrawnMap, draw_map
+    from embstore.pictures.report import DrawnReport, SharedContent, draw_report
 
-__all__ = ["DrawnMap", "draw_map"]
+__all__ = ["DrawnMap", "DrawnReport", "SharedContent", "draw_map", "draw_report"]
 
-__getattr__ = loader(__name__, {"embstore.pictures.map": ["DrawnMap", "draw_map"]})
+__getattr__ = loader(
+    __name__,
+    {
+        "embstore.pictures.map": ["DrawnMap", "draw_map"],
+        "embstore.pictures.report": ["DrawnReport", "SharedContent", "draw_report"],
+    },
+)

@@ -55,6 +55,9 @@
     return made;
   }
 
+  // Of a few among many, each has to be seen.
+  const chosenSize = () => chosen && chosen.size <= 300 ? Math.max(size, 9) : size;
+
   function trace(group) {
     const colors = group.values
       ? { color: group.values, cmin: group.low, cmax: group.high,
@@ -64,7 +67,7 @@
       type: "scattergl", mode: "markers", hoverinfo: "none", showlegend: false,
       x: Float32Array.from(group.rows, (row) => x[row]), y: Float32Array.from(group.rows, (row) => y[row]),
       marker: { ...colors, size, opacity: n > 30000 ? 0.6 : 0.85, line: { width: 0 } },
-      selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.07 } },
+      selected: { marker: { opacity: 1, size: chosenSize() } }, unselected: { marker: { opacity: 0.07 } },
       selectedpoints: positions(group),
     };
   }
@@ -133,7 +136,7 @@
     chosen = rows && new Set(rows);
     said = what;
     list();
-    const update = { selectedpoints: groups.map(positions) };
+    const update = { selectedpoints: groups.map(positions), "selected.marker.size": chosenSize() };
     return Plotly.update(plot, update, keepLasso ? {} : { selections: [] });
   }
 
