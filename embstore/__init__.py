@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from embstore.lazy import loader
 
 if TYPE_CHECKING:
+    from embstore.asynchronous import AsyncEmbeddingCache
     from embstore.cache import EmbeddingCache
     from embstore.contents import FillReport
     from embstore.encoders import Encoder
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AmbiguousModelError",
+    "AsyncEmbeddingCache",
     "CachedSemanticSearchEngine",
     "CollectionMismatchError",
     "DamagedStoreError",
@@ -123,6 +125,7 @@ __all__ = [
 _load = loader(
     __name__,
     {
+        "embstore.asynchronous": ["AsyncEmbeddingCache"],
         "embstore.cache": ["EmbeddingCache"],
         "embstore.contents": ["FillReport"],
         "embstore.encoders": ["Encoder"],

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 import embstore
 from embstore import (
+    AsyncEmbeddingCache,
     CachedSemanticSearchEngine,
     DamagedStoreError,
     DocumentInfo,
@@ -55,6 +56,18 @@ class Lengths:
 
 def lengths(texts: list[str]) -> list[list[float]]:
     return [[float(len(text))] for text in texts]
+
+
+async def a_cache_is_awaited(model: Encoder) -> None:
+    async with AsyncEmbeddingCache("embeddings.db", n_threads=2, dtype="float16") as cache:
+        assert_type(await cache.get("a", "text", model), Vectors)
+        assert_type(await cache.get_many(["a"], ["text"], model, batch_size=8), Vectors)
+        assert_type(await cache.matrix("lengths", dim=1), tuple[list[str], Vectors])
+        assert_type(await cache.stats(), Stats)
+        assert_type(await cache.run(len), int)
+        async for doc_ids, _ in cache.iter_matrix("lengths", batch_rows=8):
+            assert_type(doc_ids, list[str])
+        await cache.get("a", 1, model)  # type: ignore[arg-type]
 
 
 def an_encoder_is_whatever_encodes(model: Encoder) -> None:
