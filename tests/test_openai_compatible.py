@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import pickle
 import socket
 import sys
 import time
@@ -419,3 +420,12 @@ def test_it_can_be_used_again_after_it_was_closed(server: EmbeddingsServer, make
         assert np.array_equal(encoder.encode(["text"]), server.fake.vectors(["text"]))
         encoder.close()
     encoder.close()
+
+
+def test_it_can_be_sent_to_another_process(server: EmbeddingsServer, make: Make) -> None:
+    encoder = make(dimensions=2)
+    encoder.encode(["text"])
+    sent = pickle.loads(pickle.dumps(encoder))
+    assert as_encoder(sent).identity("document") == as_encoder(encoder).identity("document")
+    assert np.array_equal(sent.encode(["text"]), server.fake.vectors(["text"])[:, :2])
+    sent.close()

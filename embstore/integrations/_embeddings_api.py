@@ -37,10 +37,9 @@ class EmbeddingsApi:
 
     def __init__(self, url: str, timeout_s: float, *, max_retries: int, max_wait_s: float) -> None:
         try:
-            import httpx
+            import httpx  # noqa: F401
         except ImportError as error:
             raise MissingExtraError("httpx", "openai", "an OpenAICompatibleEncoder") from error
-        self._httpx = httpx
         self.url = url
         self._timeout_s = timeout_s
         self._max_retries = max_retries
@@ -48,17 +47,14 @@ class EmbeddingsApi:
         self._client: tuple[int, Any, Any] = (0, None, None)
 
     def vectors(self, request: dict[str, Any], n_texts: int, dim: int | None, key: str | None) -> list[Any]:
-        """Ask for the vectors of texts, in the order of the texts.
+        """Ask for the vectors of texts, in the order of the texts; raise EncoderError or one of its kinds."""
+        import httpx
 
-        Raises
-        ------
-        RefusedError, EncoderError, EncoderOutputError
-        """
         for attempt in range(self._max_retries + 1):
             headers = {} if key is None else {"Authorization": f"Bearer {key}"}
             try:
                 answer = self._open_client().post(self.url, json=request, headers=headers)
-            except self._httpx.RequestError as error:
+            except httpx.RequestError as error:
                 failure = EncoderError(f"{self.url} gave no answer: {type(error).__name__}: {error}", url=self.url)
                 wait_s: float | None = self._backoff(attempt)
             else:
@@ -78,9 +74,14 @@ class EmbeddingsApi:
             close()
         self._client = (0, None, None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_client": (0, None, None)}  # another process opens its own
+
     def _open_client(self) -> Any:
         if self._client[0] != os.getpid():  # a connection that was open at a fork is the parent's
-            client = self._httpx.Client(timeout=self._timeout_s)
+            import httpx
+
+            client = httpx.Client(timeout=self._timeout_s)
             self._client = (os.getpid(), client, weakref.finalize(self, client.close))
         return self._client[1]
 

@@ -78,9 +78,8 @@ class CachedSentenceTransformer:
         check_cacheable(options)
         encoder = PromptedEncoder(self.model, self._name, task, options)
         texts = [inputs] if isinstance(inputs, str) else inputs.tolist() if isinstance(inputs, np.ndarray) else inputs
-        vectors = self.cache.embed(
-            texts, encoder, batch_size=options["batch_size"], progress=options["show_progress_bar"]
-        )
+        how = {"batch_size": options["batch_size"], "progress": options["show_progress_bar"]}
+        vectors = self.cache.embed(texts, encoder, **how)
         if not len(vectors):
             return self.model.encode([], *bound.args[1:], **bound.kwargs)  # whatever the library makes of nothing
         output = converted(vectors, self.model, options)
