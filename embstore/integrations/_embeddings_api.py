@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -108,10 +109,8 @@ def _retry_after_s(value: str | None) -> float | None:
     """Read Retry-After, which is a number of seconds or a date (RFC 9110, 10.2.3)."""
     if value is None:
         return None
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
     try:
         date = parsedate_to_datetime(value)
     except ValueError:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from embstore.cache import EmbeddingCache
 from embstore.codec import Vectors, as_vectors
@@ -14,12 +14,13 @@ from embstore.encoders import NamedEncoder, as_encoder
 from embstore.encoders.callables import CallableEncoder
 from embstore.errors import InvalidInputError
 from embstore.identity import Role, Setting
+from embstore.integrations._owning import OwnsCache, opened
 
 # What is no part of an identity: secrets, and what says how a request is sent and not what is asked for.
 LEFT_OUT = ("api_key", "extra_headers", "headers", "max_retries", "num_retries", "timeout")
 
 
-class CachedEmbedder:
+class CachedEmbedder(OwnsCache):
     """A callable from texts to vectors that encodes no text twice.
 
     Queries and documents share their vectors: DSPy's retrievers call one function for both.
@@ -45,8 +46,7 @@ class CachedEmbedder:
         else:
             self._encoder = as_encoder(embedder, model_name)
         self._encoder.identity("document")  # refuses one without a name now
-        self._opened = None if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
-        self.cache = self._opened or cache
+        self.cache, self._opened = opened(cache)
 
     def __call__(
         self, inputs: str | list[str], batch_size: int | None = None, caching: bool | None = None, **kwargs: Any
@@ -75,24 +75,12 @@ class CachedEmbedder:
         if kwargs:
             raise InvalidInputError(f"{', '.join(sorted(kwargs))}: give it to the embedder when it is made")
         texts = [inputs] if isinstance(inputs, str) else inputs
-        cache: Any = self.cache
-        vectors = cache.embed(texts, self._encoder, batch_size=batch_size or 200, progress=False)
+        vectors = self.cache.embed(texts, self._encoder, batch_size=batch_size or 200, progress=False)
         return as_vectors(vectors[0] if isinstance(inputs, str) else vectors)
 
     async def acall(self, inputs: str | list[str], **options: Any) -> Vectors:
         """Give what a call gives, with the work done in another thread."""
         return await asyncio.to_thread(self, inputs, **options)
-
-    def close(self) -> None:
-        """Close the cache where it was given as a path."""
-        if self._opened is not None:
-            self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class DspyEncoder(CallableEncoder):

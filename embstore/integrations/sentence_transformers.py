@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from embstore.encoders import as_encoder
 from embstore.encoders.sentence_transformer import SentenceTransformerEncoder
 from embstore.errors import InvalidTypeError
 from embstore.integrations._encode_options import check_cacheable, converted
+from embstore.integrations._owning import OwnsCache, opened
 from embstore.integrations._prompted import PromptedEncoder
 
 
-class CachedSentenceTransformer:
+class CachedSentenceTransformer(OwnsCache):
     """A SentenceTransformer that encodes no text twice; all but `encode*` is the model's own, also what is set.
 
     Plain calls share the vectors of `cache.embed` and `embed_query`; prompts and other options have their own.
@@ -39,9 +40,8 @@ class CachedSentenceTransformer:
         encoder = as_encoder(model)
         if not isinstance(encoder, SentenceTransformerEncoder):
             raise InvalidTypeError(f"model is {type(model).__name__}, not a SentenceTransformer")
-        opened = None if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
         # Not by setattr, which sets what belongs to the model.
-        vars(self).update(model=encoder.model, cache=opened or cache, _opened=opened, _name=model_name)
+        vars(self).update(zip(("cache", "_opened"), opened(cache), strict=True), model=encoder.model, _name=model_name)
 
     def encode(self, *arguments: Any, **options: Any) -> Any:
         """Give what `SentenceTransformer.encode` gives for the same arguments, encoding only what is not stored.
@@ -82,19 +82,7 @@ class CachedSentenceTransformer:
         vectors = self.cache.embed(texts, encoder, **how)
         if not len(vectors):
             return self.model.encode([], *bound.args[1:], **bound.kwargs)  # whatever the library makes of nothing
-        output = converted(vectors, self.model, options)
-        return output[0] if isinstance(inputs, str) else output
-
-    def close(self) -> None:
-        """Close the cache where it was given as a path."""
-        if self._opened is not None:
-            self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return converted(vectors, self.model, options)[0 if isinstance(inputs, str) else slice(None)]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("model", "cache", "_opened", "_name"):  # copied, and not made yet
