@@ -131,6 +131,7 @@ def test_index_tells_what_it_did(run: Run, library: str, files: list[str], fake:
         "encoded": 1,
         "from_cache": 0,
         "removed": 0,
+        "n_cut": None,  # the model shows no tokenizer
     }
     told = run("index", library, *files).stdout
     assert told.startswith("3 documents in ")

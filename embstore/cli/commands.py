@@ -108,13 +108,11 @@ def reconcile(
     Each record is compared, and searched for by its own vector; FILES are read as by `embstore index`, and should be
     all that the collection holds. Nothing is encoded.
     """
-    documents = options.read_source(**said, leave_out=library)
-    texts, ids = [document.text for document in documents], [document.doc_id for document in documents]
-    source = (texts, ids, [document.metadata for document in documents]) if said["files"] else ()
+    source = options.read_source(**said, leave_out=library) if said["files"] else None
     model = lib.indexed_model(library, collection, model)
     truncate_dim = lib.truncation_of(library, collection, truncate_dim)
     with open_engine(library, model, collection, truncate_dim=truncate_dim) as engine:
-        report = engine.reconcile(*source, repair=repair)
+        report = engine.reconcile(*(source.given_to(engine) if source else ()), repair=repair)
     print_json({**asdict(report), "ok": report.ok}) if as_json else print_reconciled(report)
     if not report.ok:
         click.get_current_context().exit(EXIT_NO)

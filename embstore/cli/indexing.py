@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,11 +13,15 @@ from embstore.cli import library as lib
 from embstore.cli import options
 from embstore.cli.commands import main
 from embstore.cli.engines import open_engine, planning_engine
-from embstore.cli.output import print_json, print_plan, print_report, report_as_json
+from embstore.cli.output import counted, print_json, print_plan, print_report, report_as_json
+from embstore.encoders import as_encoder
+from embstore.encoders.tokens import token_counter
 from embstore.identity import DTYPES, Dtype
-from embstore.search.base import Document
 from embstore.search.defaults import DEFAULT_MODEL
 from embstore.search.inputs import INDEX_KINDS, IndexKind
+
+if TYPE_CHECKING:
+    from embstore.search import CachedSemanticSearchEngine
 
 _INDEX_EPILOG = """\b
 A folder of notes, and after they were edited the same again:
@@ -58,14 +62,6 @@ class _Target(NamedTuple):
     truncate_dim: int | None
 
 
-class _Given(NamedTuple):
-    """Documents as an engine takes them."""
-
-    texts: list[str]
-    ids: list[str]
-    metadatas: list[dict[str, Any]]
-
-
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -97,17 +93,28 @@ def index(
     FILES are files, folders and patterns such as 'notes/**/*.md'. A text file is one document, and its path is the id.
     In a .jsonl file each line is a document: {"id": "a", "text": "...", "metadata": {"year": 2026}}, where metadata can
     be left out. In a .csv, .tsv or .parquet file each row is one, and with --sql each row of a query. Files are UTF-8.
-    Where one of them cannot be read, nothing is indexed. Only texts that the library has no vector of are encoded.
+    Where one of them cannot be read, nothing is indexed. Only texts that the library has no vector of are encoded. Of a
+    long text a model reads the beginning alone: it is told how many were cut off, and --chunk-tokens splits them.
     """
-    given, target = _source_and_target(**said)
+    source, target = _source_and_target(**said)
     if dry_run:
-        _plan(given, target, remove_missing, as_json)
+        _plan(source, target, remove_missing, as_json)
         return
     library, model, collection, kind, truncate_dim = target
     with open_engine(library, model, collection, kind, truncate_dim=truncate_dim, dtype=dtype) as engine:
+        given = source.given_to(engine)
+        n_cut = _count_cut(engine, given.texts)
         report = engine.index_documents(*given, remove_missing=remove_missing, max_removed=max_removed)
     lib.note_collection(library, collection, model, kind, truncate_dim)
-    print_json(report_as_json(report)) if as_json else print_report(report)
+    if as_json:
+        print_json({**report_as_json(report), "n_cut": n_cut})
+        return
+    print_report(report)
+    if n_cut:
+        click.echo(
+            f"{counted(n_cut, 'text')} had more tokens than the model reads, and the rest was cut off; "
+            f"--chunk-tokens splits them"
+        )
 
 
 @main.command(epilog=_PLAN_EPILOG)
@@ -122,11 +129,18 @@ def plan(remove_missing: bool, as_json: bool, **said: Any) -> None:
     _plan(*_source_and_target(**said), remove_missing, as_json)
 
 
-def _plan(given: _Given, target: _Target, remove_missing: bool, as_json: bool) -> None:
+def _plan(source: options.Source, target: _Target, remove_missing: bool, as_json: bool) -> None:
     library, model, collection, kind, truncate_dim = target
     with planning_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
-        found = engine.plan(*given, remove_missing=remove_missing)
+        found = engine.plan(*source.given_to(engine), remove_missing=remove_missing)
     print_json(asdict(found)) if as_json else print_plan(found)
+
+
+def _count_cut(engine: CachedSemanticSearchEngine, texts: list[str]) -> int | None:
+    """Count the texts to be encoded whose end the model does not read; None where it shows no tokenizer."""
+    encoder = as_encoder(engine.model, engine.model_name)
+    counter = token_counter(encoder)
+    return None if counter is None else counter.count_cut(engine.cache.missing(texts, encoder))
 
 
 def _source_and_target(
@@ -136,19 +150,10 @@ def _source_and_target(
     index_kind: IndexKind | None,
     truncate_dim: int | None,
     **source: Any,
-) -> tuple[_Given, _Target]:
+) -> tuple[options.Source, _Target]:
     """Read all that is to be indexed, and decide where to."""
-    given = _given(options.read_source(**source, leave_out=library))
-    return given, _target(library, model, collection, index_kind, truncate_dim)
-
-
-def _given(documents: list[Document]) -> _Given:
-    """Give documents as an engine takes them."""
-    return _Given(
-        [document.text for document in documents],
-        [document.doc_id for document in documents],
-        [document.metadata for document in documents],
-    )
+    read = options.read_source(**source, leave_out=library)
+    return read, _target(library, model, collection, index_kind, truncate_dim)
 
 
 def _target(

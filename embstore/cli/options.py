@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from embstore.cli.chunking import Chunking
 from embstore.cli.files import read_documents
 from embstore.cli.output import counted
 from embstore.cli.paths import expanded
 from embstore.cli.rows import Columns
-from embstore.search.base import Document
+from embstore.encoders import as_encoder
+from embstore.errors import InvalidInputError
+from embstore.search.base import Document, Metadata
 from embstore.search.defaults import DEFAULT_COLLECTION
+
+if TYPE_CHECKING:
+    from embstore.search import CachedSemanticSearchEngine
 
 path = click.argument("path", type=click.Path(path_type=Path))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
@@ -36,6 +43,19 @@ columns = [
         help="Of rows: what to filter by; may be given again. Default: all other columns.",
     ),
     click.option("--sql", metavar="QUERY", help="FILES are SQLite files, and documents the rows of this query."),
+    click.option(
+        "--chunk-tokens",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Split documents into pieces of at most N tokens of the model, a#0, a#1, ...; to be given each time.",
+    ),
+    click.option(
+        "--chunk-overlap",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=0,
+        help="Let a piece begin with at most N tokens of the one before.",
+    ),
 ]
 source = [click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)), *columns]
 
@@ -49,25 +69,57 @@ def with_columns(command: Command) -> Command:
     return command
 
 
+@dataclass(frozen=True)
+class Source:
+    """Documents as they were read, and into which pieces they are to be split."""
+
+    documents: list[Document]
+    chunking: Chunking | None
+
+    def given_to(self, engine: CachedSemanticSearchEngine) -> Given:
+        """Give them as an engine takes them; its model's tokenizer says how long a piece is."""
+        documents = self.documents
+        if self.chunking is not None:
+            documents = self.chunking.split(documents, as_encoder(engine.model, engine.model_name))
+        return Given(
+            [document.text for document in documents],
+            [document.doc_id for document in documents],
+            [document.metadata for document in documents],
+        )
+
+
+class Given(NamedTuple):
+    """Texts, ids and metadata, in the order of an engine's arguments."""
+
+    texts: list[str]
+    ids: list[str]
+    metadatas: list[Metadata]
+
+
 def read_source(
     files: tuple[Path, ...],
     id_column: str | None,
     text_column: str | None,
     metadata_columns: tuple[str, ...],
     sql: str | None,
+    chunk_tokens: int | None,
+    chunk_overlap: int,
     leave_out: Path | None = None,
-) -> list[Document]:
+) -> Source:
     """Read the documents that a command was pointed at; say on stderr what was left out as no text.
 
     Raises
     ------
     InvalidInputError, MissingExtraError
-        As `read_documents` and `expanded`.
+        As `read_documents` and `expanded`, or the options make no sense together.
     """
+    if chunk_overlap and chunk_tokens is None:
+        raise InvalidInputError("--chunk-overlap says how --chunk-tokens splits; give both")
+    chunking = None if chunk_tokens is None else Chunking(chunk_tokens, chunk_overlap)
     found, no_texts = expanded(files, leave_out=leave_out)
     is_said = id_column or text_column or metadata_columns
     said = Columns(id_column or "id", text_column or "text", metadata_columns or None) if is_said else None
     documents = read_documents(found, said, sql)
     if no_texts:
         click.echo(f"embstore: {counted(len(no_texts), 'file')} left out, no text: {no_texts[0]}", err=True)
-    return documents
+    return Source(documents, chunking)
