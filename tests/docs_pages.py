@@ -16,7 +16,7 @@ import click
 
 import embstore
 from benchmarks import report, tables
-from embstore import EmbeddingCache, integrations, transfer
+from embstore import EmbeddingCache, integrations, pictures, transfer
 from embstore.cli import main
 from tests.faults.readme import promises
 from tests.faults.tally import read_results
@@ -26,6 +26,7 @@ DOCS = ROOT / "docs"
 GENERATED = ROOT / "build" / "docs"
 
 HELP_COLUMNS = 100
+REFERENCE = ("cache", "search", "transfer", "pictures", "integrations", "errors")
 _MAIN = {"cache": ["EmbeddingCache", "StoredEmbeddings"], "search": ["CachedSemanticSearchEngine"]}
 
 
@@ -78,8 +79,8 @@ def recipes() -> list[tuple[Path, str]]:
 
 def public_names() -> dict[str, list[str]]:
     """Give the public names, each with its module, by the page of the reference that they are on."""
-    pages: dict[str, list[str]] = {"cache": [], "search": [], "transfer": [], "errors": [], "integrations": []}
-    for package in (embstore, transfer):
+    pages: dict[str, list[str]] = {page: [] for page in REFERENCE}
+    for package in (embstore, transfer, pictures):
         for name in package.__all__:
             value = getattr(package, name)
             room = value.__module__.split(".")[1]

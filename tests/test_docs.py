@@ -8,9 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from html import unescape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ import click
 import pytest
 
 import embstore
-from embstore import encoders, transfer
+from embstore import encoders, pictures, transfer
 from embstore.cli import main
 from embstore.errors import MissingExtraError
 from tests import docs_pages
+from tests.browser import open_browser
 from tests.docs_pages import DOCS, ROOT
 from tests.fakes import CountingEncoder
 
@@ -180,10 +184,44 @@ def test_the_reference_has_every_public_name_and_every_command(site: Path) -> No
         for name in names:
             assert f'id="{name}"' in text[f"reference/{page}.html"].replace("id=" + name, f'id="{name}"'), name
     listed = {name.rpartition(".")[2] for names in docs_pages.public_names().values() for name in names}
-    assert {*embstore.__all__, *transfer.__all__} <= listed
+    assert {*embstore.__all__, *transfer.__all__, *pictures.__all__} <= listed
     assert 'id="embstore.cache.EmbeddingCache.matrix"' in text["reference/cache.html"]
     for command in main.list_commands(click.Context(main)):
         assert f"embstore {command}" in text["commands.html"]
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Print nothing about requests."""
+
+
+@pytest.fixture
+def address(site: Path) -> Iterator[str]:
+    """Where a server on this machine answers with the site."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_browser_finds_by_the_search_of_the_site_and_has_nothing_to_complain_of(address: str) -> None:
+    complaints: list[str] = []
+    requests: list[str] = []
+    with open_browser() as browser:
+        page = browser.new_page()
+        page.on("console", lambda line: complaints.append(line.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{address}how-it-works.html")
+        assert page.evaluate("document.querySelector('article img').naturalWidth") > 0
+        page.keyboard.press("Control+k")
+        page.keyboard.type("canary")
+        page.wait_for_selector("a[href*='#embstore.cache.EmbeddingCache.canary']")
+        page.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(address)] == []
 
 
 def words(html: str) -> str:

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DrawnMap", "DrawnReport", "SharedContent", "draw_map", "draw_report"]
 
-__getattr__ = loader(
+_load = loader(
     __name__,
     {
         "embstore.pictures.map": ["DrawnMap", "draw_map"],
         "embstore.pictures.report": ["DrawnReport", "SharedContent", "draw_report"],
     },
 )
+
+if not TYPE_CHECKING:  # or a type checker believes that every name is here
+    __getattr__ = _load

@@ -42,7 +42,23 @@ from embstore import (
     repair,
 )
 from embstore.integrations.openai_compatible import OpenAICompatibleEncoder
-from embstore.transfer import TransferReport, import_npy_folder, merge
+from embstore.pictures import DrawnMap, DrawnReport, draw_map, draw_report
+from embstore.transfer import (
+    ExportReport,
+    TransferReport,
+    export_npy,
+    export_parquet,
+    export_projector,
+    export_safetensors,
+    import_chroma,
+    import_langchain,
+    import_llm,
+    import_matrix,
+    import_npy_folder,
+    import_parquet,
+    import_safetensors,
+    merge,
+)
 
 Vectors = npt.NDArray[np.float32]
 
@@ -175,7 +191,31 @@ def whole_files(cache: EmbeddingCache) -> None:
     assert_type(report.lost, tuple[LostRow, ...])
     assert_type(report.n_lost, dict[str, int])
     assert_type(merge(cache, "other.db"), TransferReport)
+
+
+def in_from_elsewhere(cache: EmbeddingCache, stored: StoredEmbeddings, vectors: npt.NDArray[np.float64]) -> None:
     assert_type(import_npy_folder(cache, Path("folder"), model_name="lengths"), TransferReport)
+    assert_type(import_matrix(cache, vectors, ["a"], {"a": "text"}, model_name="lengths"), TransferReport)
+    assert_type(import_parquet(cache, "file.parquet", id_column="key", model=Lengths()), TransferReport)
+    assert_type(import_safetensors(cache, Path("file.safetensors")), TransferReport)
+    assert_type(import_langchain(cache, "folder", ["text"], model_name="lengths"), TransferReport)
+    assert_type(import_llm(cache, "embeddings.db", texts=["text"]), TransferReport)
+    assert_type(import_chroma(cache, "chroma", source_collection="notes", model_name="lengths"), TransferReport)
+    import_matrix(stored, vectors)  # type: ignore[arg-type]
+
+
+def out_to_elsewhere(stored: StoredEmbeddings) -> None:
+    assert_type(export_npy(stored, "folder", "lengths", overwrite=True), ExportReport)
+    assert_type(export_parquet(stored, Path("file.parquet"), "lengths", collection="notes"), ExportReport)
+    assert_type(export_safetensors(stored, "file.safetensors", "lengths"), ExportReport)
+    assert_type(export_projector(stored, "folder", "lengths"), ExportReport)
+    export_npy(stored, "folder", "lengths", "query")  # type: ignore[call-arg]
+
+
+def pictures() -> None:
+    assert_type(draw_map("library", "map.html", color_by="year", method="umap"), DrawnMap)
+    assert_type(draw_report(Path("library"), Path("report.html")), DrawnReport)
+    draw_map("library", "map.html", method="tsne")  # type: ignore[arg-type]
 
 
 def errors_carry_their_facts(engine: SemanticSearchEngine) -> None:
@@ -191,3 +231,6 @@ def errors_carry_their_facts(engine: SemanticSearchEngine) -> None:
 
 assert_type(embstore.__version__, str)
 embstore.nothing  # type: ignore[attr-defined]  # noqa: B018
+embstore.transfer.nothing  # type: ignore[attr-defined]  # noqa: B018
+embstore.search.nothing  # type: ignore[attr-defined]  # noqa: B018
+embstore.pictures.nothing  # type: ignore[attr-defined]  # noqa: B018
