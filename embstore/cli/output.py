@@ -55,9 +55,10 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     first = list(islice(rows, _ROWS_MEASURED))
     widths = [max(map(len, column)) for column in zip(headers, *map(_as_texts, first), strict=True)]
     right = [not isinstance(cell, str) for cell in first[0]] if first else [False] * len(headers)
-    for texts in chain([headers], map(_as_texts, chain(first, rows))):
+    for number, texts in enumerate(chain([headers], map(_as_texts, chain(first, rows)))):
         cells = zip(texts, widths, right, strict=True)
-        click.echo("  ".join(f"{text:{'>' if to_right else '<'}{width}}" for text, width, to_right in cells).rstrip())
+        line = "  ".join(f"{text:{'>' if to_right else '<'}{width}}" for text, width, to_right in cells).rstrip()
+        click.echo(line if number else click.style(line, bold=True))
 
 
 def print_report(report: IndexReport) -> None:
@@ -103,7 +104,7 @@ def print_reconciled(report: ReconcileReport) -> None:
 def print_hits(hits: Iterable[SearchHit]) -> None:
     """Print search hits: place, score and id, and the first line of the text below."""
     for place, hit in enumerate(hits, start=1):
-        click.echo(f"{place:>3}. {hit.score:.3f}  {printable(hit.doc_id)}")
+        click.echo(f"{place:>3}. {hit.score:.3f}  {click.style(printable(hit.doc_id), bold=True)}")
         click.echo(f"            {one_line(hit.document, _LINE_CHARS)}")
 
 

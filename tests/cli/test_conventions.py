@@ -1,0 +1,114 @@
+"""What holds for every command: help with an example, JSON, exit codes, colours, completion."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from embstore.cli import commands, group, main
+from embstore.errors import StoreError
+from tests.cli.conftest import Run
+from tests.files import change
+
+COMMANDS = sorted(main.commands)
+
+
+def documented() -> dict[int, str]:
+    """The exit codes of `embstore --help`, and what they mean."""
+    lines = (main.epilog or "").split("\n\n")[0].splitlines()[2:]
+    told = [line.strip().partition(" ") for line in lines if line.strip()[0].isdigit()]
+    return {int(code): meaning.strip() for code, _, meaning in told}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_each_command_has_an_example_that_it_understands(run: Run, name: str) -> None:
+    told = run(name, "--help").stdout
+    examples = [line.strip() for line in told.splitlines() if line.strip().startswith(f"embstore {name}")]
+    assert examples
+    for example in examples:
+        arguments = shlex.split(example.partition(" > ")[0])[2:]
+        command = main.commands[name]
+        named = {option for parameter in command.params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= named
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"completion"}))
+def test_each_command_that_answers_something_takes_json(name: str) -> None:
+    assert any("--json" in parameter.opts for parameter in main.commands[name].params)
+
+
+def test_the_exit_codes_are_the_documented_ones(
+    run: Run, database: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: BaseException) -> Callable[[Path], Path]:
+        def database_in(_: Path) -> Path:
+            raise error
+
+        return database_in
+
+    assert documented().keys() == {0, group.EXIT_NO, group.EXIT_INPUT, group.EXIT_FAILED, 130, 141}
+    run("stats", database, exit_code=0)
+    run("stats", "missing.db", exit_code=2)
+    run("stats", database, "--unknown", exit_code=2)
+    run("nonsense", exit_code=2)
+    for error, code in {StoreError("broken"): 3, OSError("broken"): 3, KeyboardInterrupt(): 130}.items():
+        monkeypatch.setattr(commands.lib, "database_in", fail(error))
+        run("stats", database, exit_code=code)
+    monkeypatch.setattr(commands.lib, "database_in", fail(ZeroDivisionError("a bug")))
+    run("stats", database, exit_code=3)
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    change(here / database, "UPDATE vectors SET checksum = 0 WHERE vector_id = 2")
+    run("verify", database, exit_code=1)
+
+
+def test_colours_are_for_terminals_that_want_them(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variables, on_terminal, has_colours in [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, True, False),
+    ]:
+        environment = {"NO_COLOR": None, "TERM": "xterm", **variables}
+        for arguments in (["stats", database], ["stats", "missing.db"]):
+            result = CliRunner().invoke(main, arguments, env=environment, color=on_terminal)
+            assert ("\x1b[" in result.output) == has_colours, (variables, arguments)
+
+
+def test_json_has_no_colours(database: str) -> None:
+    for name in ("stats", "ls", "models", "verify", "doctor"):
+        result = CliRunner().invoke(main, [name, database, "--json"], env={"NO_COLOR": None}, color=True)
+        json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_given_what_completes_commands(run: Run, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shell == "bash" and not shutil.which("bash"):
+        pytest.skip("click asks bash for its version")
+    script = run("completion", shell).stdout
+    assert f"_EMBSTORE_COMPLETE={shell}_complete" in script
+
+
+def test_commands_and_options_are_completed() -> None:
+    for words, expected in {
+        "embstore re": {"reconcile", "rename-model", "repair", "report"},
+        "embstore ls --li": {"--limit"},
+    }.items():
+        environment = {"_EMBSTORE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        result = CliRunner().invoke(main, [], env=environment, prog_name="embstore")
+        assert {line.partition(",")[2] for line in result.stdout.splitlines()} == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="needs bash")
+def test_bash_takes_the_script() -> None:
+    script = CliRunner().invoke(main, ["completion", "bash"]).stdout
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=60)
