@@ -18,6 +18,7 @@ from embstore import (
     AsyncEmbeddingCache,
     CachedSemanticSearchEngine,
     DamagedStoreError,
+    DayUsage,
     DocumentInfo,
     EmbeddingCache,
     EmbstoreError,
@@ -28,6 +29,7 @@ from embstore import (
     LostRow,
     ModelIdentity,
     ModelInfo,
+    ModelUsage,
     Problem,
     PruneReport,
     ReconcileReport,
@@ -127,6 +129,8 @@ def what_is_stored(cache: StoredEmbeddings) -> None:
     assert_type(cache.models(), list[ModelInfo])
     assert_type(cache.stats(), Stats)
     assert_type(cache.stats().models, tuple[ModelInfo, ...])
+    assert_type(cache.models()[0].usage, ModelUsage)
+    assert_type(cache.models()[0].usage.days, tuple[DayUsage, ...])
     assert_type(cache.invalidate("a"), int)
     assert_type(cache.invalidate(["a", "b"], collection="notes"), int)
     assert_type(cache.clear(model_name="lengths"), int)
