@@ -18,15 +18,15 @@ NAMES = ("model_name", "model", "model_id")
 SETTINGS = """
     revision model_version variant deployment deployment_name azure_deployment backend precision quantize
     dimension dimensions output_dimension output_dimensionality truncate_dim normalize normalize_embeddings
-    pooling pooling_mode max_length max_seq_length num_ctx embedding_ctx_length truncate strip_new_lines
-    prompt prompt_name default_prompt_name prefix suffix input_type task task_type embedding_type
+    pooling pooling_mode max_length max_seq_length model_max_length num_ctx embedding_ctx_length truncate
+    strip_new_lines prompt prompt_name default_prompt_name prefix suffix input_type task task_type embedding_type
 """.split()  # noqa: SIM905
 ADDRESSES = ["base_url", "api_base", "api_base_url", "openai_api_base", "azure_endpoint", "endpoint", "endpoint_url"]
 OF_ROLE: Mapping[Role, list[str]] = {
     "query": ["query_instruction", "query_prefix", "query_prompt", "query_prompt_name"],
     "document": ["embed_instruction", "text_instruction", "text_prefix", "document_prefix", "passage_prefix"],
 }
-NESTED = ["encode_kwargs", "model_kwargs", "additional_kwargs"]
+NESTED = ["encode_kwargs", "model_kwargs", "tokenizer_kwargs", "additional_kwargs"]
 NESTED_OF_ROLE: Mapping[Role, list[str]] = {"query": ["query_encode_kwargs"], "document": []}
 
 
