@@ -140,7 +140,9 @@ def _count_cut(engine: CachedSemanticSearchEngine, texts: list[str]) -> int | No
     """Count the texts to be encoded whose end the model does not read; None where it shows no tokenizer."""
     encoder = as_encoder(engine.model, engine.model_name)
     counter = token_counter(encoder)
-    return None if counter is None else counter.count_cut(engine.cache.missing(texts, encoder))
+    if counter is None:
+        return None
+    return counter.count_cut(engine.cache.missing(filter(counter.may_cut, texts), encoder))
 
 
 def _source_and_target(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,16 +57,22 @@ def is_data(file: Path) -> bool:
 
 def _found(path: Path) -> list[Path]:
     if path.is_dir():
-        found: Iterator[Path] = path.rglob("*")
-        return sorted(file for file in found if not _is_hidden(file.relative_to(path)) and file.is_file())
+        return sorted(file for file in _below(path) if file.is_file())
     if glob.has_magic(str(path)):
         matched = map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute one
         return sorted(file for file in matched if file.is_file())
     raise InvalidInputError(f"{str(path)!r} does not exist", path=str(path))
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _below(folder: Path) -> Iterator[Path]:
+    """Walk a folder. One that cannot be read is an error: its documents would count as gone."""
+
+    def fail(error: OSError) -> None:
+        raise InvalidInputError(f"{error.filename}: {error.strerror}", path=str(error.filename)) from error
+
+    for at, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(at, name) for name in names if not name.startswith("."))
 
 
 def _is_below(file: Path, folder: Path) -> bool:

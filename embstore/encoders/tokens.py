@@ -35,13 +35,17 @@ class TokenCounter:
         """The most tokens that a text can have without being cut off."""
         return None if self.max_tokens is None else max(0, self.max_tokens - self.n_added)
 
+    def may_cut(self, text: str) -> bool:
+        """Tell whether a text has more bytes than there is room for tokens, each of which has one at least."""
+        room = self.room
+        return room is not None and (len(text) > room or len(without_surrogates(text).encode()) > room)
+
     def count_cut(self, texts: Sequence[str]) -> int:
         """Count the texts of which the model does not read the end."""
         room = self.room
         if room is None:
             return 0
-        # A token has a byte at least: what is short enough need not be counted.
-        long = [text for text in map(without_surrogates, texts) if len(text) > room or len(text.encode()) > room]
+        long = [without_surrogates(text) for text in texts if self.may_cut(text)]
         n_cut = 0
         for start in range(0, len(long), _TEXTS_AT_ONCE):
             encoded = self.tokenizer.encode_batch_fast(long[start : start + _TEXTS_AT_ONCE], add_special_tokens=False)

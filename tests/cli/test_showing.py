@@ -76,6 +76,13 @@ def test_each_model_and_collection_of_an_id_is_shown(run: Run, database: str, en
     assert only == shown[1]
 
 
+def test_a_document_of_no_collection_in_a_library_is_shown(run: Run, indexed: str, fake: CountingEncoder) -> None:
+    with EmbeddingCache(Path(indexed, "embeddings.db")) as cache:
+        cache.get("loose", "loose", fake)
+    (shown,) = json.loads(run("show", indexed, "loose", "--json").stdout)
+    assert (shown["collection"], shown["text"]) == ("", None)
+
+
 def test_a_document_that_is_not_there_is_wrong_input(run: Run, database: str) -> None:
     result = run("show", database, "z", exit_code=2)
     assert "no document 'z' is stored" in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,19 @@ def test_a_folder_stands_for_all_texts_in_it_and_below(run: Run, fake: CountingE
     }
     told = run("index", "library", "notes").stderr
     assert told == f"embstore: 1 file left out, no text: {Path('notes', 'picture.png')}\n"
+
+
+def test_a_folder_that_cannot_be_read_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: Any, scan: Any = os.scandir) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    write("notes/closed/a.txt", "ay")
+    write("notes/b.txt", "bee")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", scandir)
+        assert f"{Path('notes', 'closed')}: Permission denied" in error_of(run, "notes")
 
 
 def test_a_library_in_the_folder_that_is_indexed_is_left_out(run: Run, fake: CountingEncoder) -> None:
