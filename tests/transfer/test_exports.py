@@ -162,6 +162,15 @@ def test_the_projector_reads_as_many_lines_as_there_are_documents(filled: Path, 
     )
 
 
+def test_nine_digits_of_the_projector_are_enough_for_every_float32(cache: EmbeddingCache, tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).integers(0, 0x7F000000, size=(100, 16), dtype=np.uint32)
+    ids = [f"{i}" for i in range(100)]
+    cache.put_many(ids, ids, bits.view(np.float32), model_name="m")
+    transfer.export_projector(cache, tmp_path / "out", "m")
+    values = np.loadtxt(tmp_path / "out" / "vectors.tsv", delimiter="\t").astype(np.float32)
+    assert values.tobytes() == cache.matrix("m")[1].tobytes()
+
+
 # --- whole or not at all ---------------------------------------------------------------------
 
 
