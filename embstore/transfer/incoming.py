@@ -34,7 +34,7 @@ class Incoming:
         self.store = store
         self.skipped: list[Skipped] = []
         self.conflicts: list[Conflict] = []
-        self.n_texts = 0
+        self.n_texts = self.n_values = 0
         self._source = source
         self._n_stored = self._n_present = self._n_documents = 0
 
@@ -44,7 +44,7 @@ class Incoming:
         try:
             yield
         except EmbstoreError as error:
-            if self._n_stored or self._n_documents or self.n_texts:
+            if self._n_stored or self._n_documents or self.n_texts or self.n_values:
                 told = (
                     f"{self._n_stored:,} vectors, {self._n_documents:,} documents and {self.n_texts:,} texts that came "
                     f"before it are stored, and running it again stores the rest"
@@ -64,6 +64,7 @@ class Incoming:
             self.n_texts,
             tuple(self.skipped),
             tuple(self.conflicts),
+            self.n_values,
         )
 
     def take(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from embstore.canary import check_same_model
@@ -16,6 +17,7 @@ from embstore.transfer.incoming import Incoming
 from embstore.transfer.report import Conflict, TransferReport
 
 ROWS_AT_ONCE = 1000
+VALUES_AT_ONCE = 50  # of up to 32 MiB
 
 
 def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None = None) -> TransferReport:
@@ -24,10 +26,10 @@ def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None 
     Of each 1,000 vectors, or more in a file of more than 100,000, all is stored in one transaction.
 
     Models come under their whole identities, with their canaries and formats; vectors bit for bit, with the mark of
-    those that were cached without an id; documents in their collections, and texts with their metadata. What is in
-    both files is compared. Where they differ, this one keeps what it has, and the report names it. The vectors of a
-    model that has another dimension or another canary here are not taken, nor is how long a model took. Merging again
-    stores nothing.
+    those that were cached without an id; documents in their collections, texts with their metadata, and the values
+    that are kept by key. What is in both files is compared. Where they differ, this one keeps what it has, and the
+    report names it. The vectors of a model that has another dimension or another canary here are not taken, nor are
+    the counts of hits and of seconds. Merging again stores nothing.
 
     Parameters
     ----------
@@ -66,6 +68,7 @@ def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None 
                     _take_contents(incoming, other.store, model, bar.update)
         for collection in other.store.texts.list_collections():
             _take_texts(incoming, other.store, collection)
+        _take_values(incoming, other.store)
     return incoming.report()
 
 
@@ -137,3 +140,26 @@ def _new_texts(store: Store, collection: str, given: Sequence[StoredText]) -> li
     """Give the texts whose doc_ids a collection does not have, or has damaged."""
     there = store.texts.find(collection, [text.doc_id for text in given])
     return [text for text in given if there.get(text.doc_id) is None]
+
+
+def _take_values(incoming: Incoming, source: Store) -> None:
+    """Put the values whose keys are new."""
+    values = incoming.store.byte_values
+    keys = source.byte_values.keys()
+    while some := list(islice(keys, VALUES_AT_ONCE)):
+        given = {
+            key: value for key, value in zip(some, source.byte_values.mget(some), strict=True) if value is not None
+        }
+        if _new_values(incoming.store, given):
+            with incoming.store.writing():
+                new = _new_values(incoming.store, given)
+                values.mset(new)
+            incoming.n_values += len(new)
+        there = dict(zip(given, values.mget(list(given)), strict=True))
+        incoming.conflicts += [Conflict("value", key=key) for key, value in given.items() if there[key] != value]
+
+
+def _new_values(store: Store, given: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Give the values whose keys are not there, or damaged."""
+    there = store.byte_values.mget(list(given))
+    return {key: value for (key, value), stored in zip(given.items(), there, strict=True) if stored is None}

@@ -25,9 +25,10 @@ class Conflict:
 
     Attributes
     ----------
-    what : "vector", "document", "text", "collection" or "model"
+    what : "vector", "document", "text", "collection", "model" or "value"
         A content that has another vector, a document that stands for another content, a text with other words or other
-        metadata, a collection of another model, a model of another dimension or with another canary.
+        metadata, a collection of another model, a model of another dimension or with another canary, a key with other
+        bytes.
     model : str or None
         Its identity.
     content_hash : str or None
@@ -35,6 +36,8 @@ class Conflict:
     collection, doc_id : str or None
     difference : float or None
         Of two vectors a and b: ``|a - b| / max(|a|, |b|)``. The same model differs by about 1e-7 from batch to batch.
+    key : str or None
+        Of a value.
     """
 
     what: str
@@ -43,6 +46,7 @@ class Conflict:
     collection: str | None = None
     doc_id: str | None = None
     difference: float | None = None
+    key: str | None = None
 
     @property
     def is_rounding(self) -> bool:
@@ -50,7 +54,7 @@ class Conflict:
         return self.difference is not None and self.difference <= ROUNDING
 
     def __str__(self) -> str:
-        facts = {"doc_id": self.doc_id, "collection": self.collection, "model": self.model}
+        facts = {"key": self.key, "doc_id": self.doc_id, "collection": self.collection, "model": self.model}
         told = [f"{name} {value!r:.80}" for name, value in facts.items() if value is not None]
         told += [self.content_hash] if self.content_hash else []
         told += [] if self.difference is None else [f"difference {self.difference:.2g}"]
@@ -74,6 +78,8 @@ class TransferReport:
         Rows that were not taken.
     conflicts : tuple of Conflict
         What the source has otherwise than the cache, in which it stays as it is.
+    n_values : int
+        Values that are kept by key, as for LangChain, and are new in the cache.
     """
 
     source: str
@@ -83,6 +89,7 @@ class TransferReport:
     n_texts: int
     skipped: tuple[Skipped, ...]
     conflicts: tuple[Conflict, ...]
+    n_values: int = 0
 
     @property
     def ok(self) -> bool:

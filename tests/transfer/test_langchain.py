@@ -93,6 +93,16 @@ def test_keys_of_unknown_texts_and_other_namespaces_are_skipped(
     assert report.n_stored == 2
 
 
+def test_a_text_that_langchain_cannot_hash_is_not_taken_for_another(
+    cache: EmbeddingCache, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    (tmp_path / "store").mkdir()
+    for text in ("?", "\ufffd"):
+        (tmp_path / "store" / sha1_key(text)).write_text("[0.5]", encoding="utf-8")
+    report = import_langchain(cache, tmp_path / "store", ["\ud800"], model_name="m")
+    assert (report.n_stored, len(report.skipped)) == (0, 2)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -206,6 +206,25 @@ def test_what_is_removed_while_it_is_read_is_left_out(other: Path) -> None:
     assert [len(page.content_hashes) for page in rest] == [0, 1, 1, 0, 1]
 
 
+def test_values_that_are_kept_by_key_come_along(
+    cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "VALUES_AT_ONCE", 2)
+    theirs = {"a": b"1", "b": b"", "c": b"3", "d": b"4", "": b"5"}
+    with EmbeddingCache(tmp_path / "other.db") as other:
+        other.store.byte_values.mset(theirs)
+    cache.store.byte_values.mset({"a": b"mine", "c": b"3", "e": b"6"})
+    for n_new in (3, 0):
+        report = merge(cache, tmp_path / "other.db")
+        assert (report.n_values, report.conflicts) == (n_new, (Conflict("value", key="a"),))
+    values = cache.store.byte_values
+    assert dict(zip(values.keys(), values.mget(list(values.keys())), strict=True)) == {
+        **theirs,
+        "a": b"mine",
+        "e": b"6",
+    }
+
+
 def test_what_is_no_other_cache_is_refused(cache: EmbeddingCache, cache_path: Path, tmp_path: Path) -> None:
     for source in (cache_path, tmp_path / "nothing.db", tmp_path):
         with pytest.raises(SourceError):
