@@ -15,7 +15,7 @@ from embstore.search.inputs import check_document
 _FIELDS = ("id", "text", "metadata")
 
 
-def read_documents(files: Iterable[Path], columns: Columns | None = None, sql: str | None = None) -> list[Document]:
+def documents_in(files: Iterable[Path], columns: Columns | None = None, sql: str | None = None) -> list[Document]:
     """Read and check all files before anything is done with one of them.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from embstore.cli.chunking import Chunking
-from embstore.cli.files import read_documents
+from embstore.cli.files import documents_in
 from embstore.cli.output import counted
 from embstore.cli.paths import expanded
 from embstore.cli.rows import Columns
@@ -111,7 +111,7 @@ def read_source(
     Raises
     ------
     InvalidInputError, MissingExtraError
-        As `read_documents` and `expanded`, or the options make no sense together.
+        As `documents_in` and `expanded`, or the options make no sense together.
     """
     if chunk_overlap and chunk_tokens is None:
         raise InvalidInputError("--chunk-overlap says how --chunk-tokens splits; give both")
@@ -119,7 +119,7 @@ def read_source(
     found, no_texts = expanded(files, leave_out=leave_out)
     is_said = id_column or text_column or metadata_columns
     said = Columns(id_column or "id", text_column or "text", metadata_columns or None) if is_said else None
-    documents = read_documents(found, said, sql)
+    documents = documents_in(found, said, sql)
     if no_texts:
         click.echo(f"embstore: {counted(len(no_texts), 'file')} left out, no text: {no_texts[0]}", err=True)
     return Source(documents, chunking)

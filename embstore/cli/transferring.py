@@ -13,7 +13,7 @@ import click
 from embstore import EmbeddingCache, transfer
 from embstore.cli.commands import main
 from embstore.cli.conversion import read_settings
-from embstore.cli.files import read_documents
+from embstore.cli.files import documents_in
 from embstore.cli.group import EXIT_NO
 from embstore.cli.library import database_in
 from embstore.cli.output import counted, megabytes, print_json, printable
@@ -172,7 +172,7 @@ def _options(kind: str, texts: Iterable[Path], settings: str | None, role: Role,
     if settings is not None:
         options["settings"] = read_settings(settings)
     if texts:
-        documents = read_documents(texts)
+        documents = documents_in(texts)
         by_id = {document.doc_id: document.text for document in documents}
         options["texts"] = by_id if kind == "matrix" else [document.text for document in documents]
     takes = signature(getattr(transfer, _IMPORTS[kind])).parameters
@@ -200,9 +200,10 @@ def _print(report: TransferReport, as_json: bool) -> None:
                 click.echo(f"{verb}: {printable(str(row))}")
             if len(rows) > _SHOWN:
                 click.echo(f"{verb}: {len(rows) - _SHOWN:,} more; --json lists all")
+        n_values = f" and {counted(report.n_values, 'value')}" if report.n_values else ""
         click.echo(
             f"{printable(report.source)}: {counted(report.n_stored, 'vector')}, "
-            f"{counted(report.n_documents, 'document')} and {counted(report.n_texts, 'text')} stored; "
+            f"{counted(report.n_documents, 'document')} and {counted(report.n_texts, 'text')}{n_values} stored; "
             f"{counted(report.n_present, 'vector')} were there; "
             f"{counted(len(report.skipped), 'row')} skipped; {len(differing):,} differ, "
             f"{len(report.conflicts) - len(differing):,} more by rounding"
