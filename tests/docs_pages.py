@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GENERATED = ROOT / "build" / "docs"
 
-HELP_COLUMNS = 100
+HELP_COLUMNS = 82  # as wide as a block of code on a page
 REFERENCE = ("cache", "search", "transfer", "pictures", "integrations", "errors")
 _MAIN = {"cache": ["EmbeddingCache", "StoredEmbeddings"], "search": ["CachedSemanticSearchEngine"]}
 
