@@ -129,7 +129,7 @@ def test_links_and_pictures_lead_to_files_that_are_there() -> None:
 
 def test_the_page_of_the_file_says_what_each_table_is_for() -> None:
     (table,) = re.findall(r"\| table \|.*?\n\n", PAGES["schema.md"], re.DOTALL)
-    described = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines())))
+    described = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.strip().splitlines())))
     assert described == set(re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", docs_pages.schema()))
 
 
