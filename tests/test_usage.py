@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embstore import DayUsage, EmbeddingCache, ModelUsage
+from embstore import DayUsage, EmbeddingCache, ModelIdentity, ModelUsage, claims
 from embstore.stores import sqlite_usage
+from embstore.stores.sqlite import SQLiteStore
 from tests.fakes import CountingEncoder, HookedEncoder
 from tests.files import change, rows
 
@@ -139,6 +143,64 @@ def test_hits_wait_on_where_a_write_fails(cache: EmbeddingCache, encoder: Counti
     assert counts(cache) == (2, 1)
     cache.get("b", "two", encoder)
     assert stored(cache.path) == [(DAY, 2, 6, 2, 2)]
+
+
+class Refuses:
+    """Has something to write with each transaction, and cannot the first time."""
+
+    n_times = 0
+
+    @contextlib.contextmanager
+    def going_along(self) -> Iterator[Callable[[object], None]]:
+        yield self.write
+
+    def write(self, _: object) -> None:
+        self.n_times += 1
+        if self.n_times == 1:
+            raise KeyboardInterrupt
+
+    def forget_waiting(self) -> None:
+        pass
+
+
+def test_hits_wait_on_where_the_transaction_that_had_them_is_rolled_back(
+    cache_path: Path, encoder: CountingEncoder
+) -> None:
+    store = SQLiteStore(cache_path)
+    model = store.ensure_model(ModelIdentity("fake"), 8, None)
+    store.note_hits(model, n_texts=2, n_chars=7)
+    store._database.go_along(Refuses())
+    with pytest.raises(KeyboardInterrupt):
+        store.rename_model("fake", "renamed")
+    assert (stored(cache_path), store.stats().models[0].usage.n_hits) == ([], 2)
+    store.rename_model("fake", "renamed")
+    assert stored(cache_path) == [(DAY, 2, 7, 0, 0)]
+    store.close()
+
+
+def test_a_hit_beside_a_text_that_another_thread_encodes_is_counted_once(
+    cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, waits = threading.Event(), threading.Event()
+    wait_for_others = claims.Claimed.wait_for_others
+
+    def wait(self: claims.Claimed) -> None:
+        waits.set()
+        wait_for_others(self)
+
+    def hold(texts: list[str]) -> None:
+        began.set()
+        assert waits.wait(30)
+
+    monkeypatch.setattr(claims.Claimed, "wait_for_others", wait)
+    cache.get("a", "known", CountingEncoder())
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(cache.embed, ["new"], HookedEncoder(hold))
+        assert began.wait(30)
+        second = threads.submit(cache.get_many, ["a", "b"], ["known", "new"], CountingEncoder())
+        first.result()
+        second.result()
+    assert counts(cache) == (2, 2)
 
 
 def test_hits_of_a_model_that_is_forgotten_are_too(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
