@@ -303,6 +303,7 @@ def test_values_that_python_says_are_equal_are_told_apart() -> None:
     assert column["values"] == ["true", "1", "x, y", "1"]
 
 
+@pytest.mark.slow  # its compiler takes a minute or two
 def test_umap_draws_each_document_at_a_finite_place() -> None:
     pytest.importorskip("umap", reason="needs the extra umap, which is 150 MB")
     vectors = CountingEncoder(dim=16).vectors([f"text {i}" for i in range(60)])

@@ -90,6 +90,8 @@
     newselection: { line: { color: "#8b93a1", width: 1.5 } },
   };
   const config = {
+    // Twice the screen's pixels, plotly's default, is four times the work, and shows in large points alone.
+    plotGlPixelRatio: n > 20000 ? 1 : 2,
     scrollZoom: true, displaylogo: false, displayModeBar: true, responsive: true, doubleClick: "reset",
     modeBarButtons: [["pan2d", "lasso2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]],
     toImageButtonOptions: { filename: data.name, scale: 2 },
@@ -147,6 +149,7 @@
     const items = rows.slice(0, LISTED).map((row) => {
       const item = element("li");
       item.append(...described(row));
+      item.classList.toggle("open", rows.length === 1);
       item.addEventListener("click", () => item.classList.toggle("open"));
       return item;
     });
