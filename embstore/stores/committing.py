@@ -9,6 +9,7 @@ from pathlib import Path
 
 from embstore.errors import UnconfirmedWriteError
 from embstore.stores.sqlite_errors import AFTER_THE_COMMIT, IOERR_DIR_FSYNC, result_code, sqlite3
+from embstore.stores.turns import Turns
 
 
 class CommittedError(Exception):
@@ -21,7 +22,7 @@ class CommittedError(Exception):
 
 
 @contextlib.contextmanager
-def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+def immediate(connection: sqlite3.Connection, turns: Turns | None = None) -> Iterator[None]:
     """BEGIN IMMEDIATE: a deferred transaction that turns to writing fails at once where another writes.
 
     A child that was forked inside of the block leaves the transaction to its parent.
@@ -35,7 +36,10 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         # Inside: whoever interrupts the wait for another process's lock is heard when the lock is there
         # (tests/test_connection.py::test_an_interrupt_while_waiting_for_a_lock_leaves_no_transaction).
-        connection.execute("BEGIN IMMEDIATE")
+        if turns is None:
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            turns.begin(connection)
         yield
         if os.getpid() != pid:
             return
@@ -50,6 +54,9 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
         if os.getpid() == pid and connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    finally:
+        if turns is not None:
+            turns.end()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
 from embstore.stores import committing, forks, opening, schema
 from embstore.stores.sqlite_errors import sqlite3, translated
 from embstore.stores.stopping import stop_nothing, stop_when_endless
+from embstore.stores.turns import Turns
 
 _preparing = threading.Lock()
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -23,8 +24,9 @@ _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 class _Handle:
     """A connection of one thread; closed when the thread ends."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, timeout_s: float) -> None:
         self.connection = connection
+        self.turns = Turns(timeout_s)
         self.pid = os.getpid()
         self.is_writing = False
         self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
@@ -117,7 +119,8 @@ class Database:
         with self._registering:
             if self._closed:
                 raise self._closed_error()
-            handle = _Handle(opening.connect(self._path, "ro" if self.read_only else "rw", self.timeout_s))
+            connection = opening.connect(self._path, "ro" if self.read_only else "rw", self.timeout_s)
+            handle = _Handle(connection, self.timeout_s)
             self._handles.add(handle)
             return handle
 
@@ -177,7 +180,7 @@ class Database:
             if handle.is_writing:
                 yield handle.connection
                 return
-            with contextlib.ExitStack() as along, committing.immediate(handle.connection):
+            with contextlib.ExitStack() as along, committing.immediate(handle.connection, handle.turns):
                 write_along = [along.enter_context(passenger.going_along()) for passenger in self._passengers]
                 # Newer tables may depend on rows that this embstore would not know to write.
                 schema.check_known(schema.user_version(handle.connection), self.path)
