@@ -127,6 +127,7 @@ def test_a_query_is_embedded_once_and_shares_no_vector_with_a_document(cache: Em
     for _ in range(2):
         assert cached.run(text="a") == {"embedding": embedder.encoder.vector("a").tolist(), "meta": {"model": "fake"}}
     assert embedder.encoder.texts == ["a"]
+    assert [model.settings.get("role") for model in cache.models()] == [None, "query"]
 
 
 def test_the_model_is_loaded_when_it_is_first_needed(cache: EmbeddingCache) -> None:
