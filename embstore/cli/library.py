@@ -70,14 +70,6 @@ def has_collection(library: Path, collection: str) -> bool:
     return True
 
 
-def is_collection_name(name: str) -> bool:
-    """Tell whether a collection of Chroma can have a name."""
-    try:
-        return bool(check_collection_name(name))
-    except InvalidInputError:
-        return False
-
-
 def chroma_record(library: Path, collection: str, doc_id: str) -> IndexRecord | None:
     """Give what the Chroma index of a library has of a document, without its vector.
 
@@ -91,8 +83,7 @@ def chroma_record(library: Path, collection: str, doc_id: str) -> IndexRecord | 
     LibraryLockedError, SearchIndexError
         The library cannot be opened.
     """
-    # Collections of a cache may have names that those of Chroma cannot, as the one without a name.
-    if not (library / _CHROMA_NAME).exists() or not is_collection_name(collection):
+    if not (library / _CHROMA_NAME).exists():
         return None
     from embstore.search.chroma_records import as_records
     from embstore.search.collection import chroma_errors, find_collection, open_client
