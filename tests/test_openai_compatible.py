@@ -166,6 +166,7 @@ WRONG: dict[str, Any] = {
     "infinity": with_first(embedding=[float("inf"), 0.5, 0.5, 0.5]),
     "NaN in base64": with_first(embedding=NAN),
     "no base64": with_first(embedding="?" * 8),
+    "base64 with something else in it": with_first(embedding="????" + base64.b64encode(b"\0" * 16).decode()),
     "base64 of a broken number": with_first(embedding=base64.b64encode(b"12345").decode()),
     "integers: quantised vectors": lambda good: {"data": [{"index": i, "embedding": [1, 2, 3, 4]} for i in (0, 1)]},
     "an error page that says 200": (200, {"Content-Type": "text/html"}, b"<html>Down for maintenance</html>"),
