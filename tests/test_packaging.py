@@ -132,13 +132,15 @@ def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_every_module_the_migrations_and_the_type_marker(wheel: Path) -> None:
-    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "embstore").rglob("*.py")}
+def test_the_wheel_has_every_module_the_migrations_the_parts_of_pages_and_the_type_marker(wheel: Path) -> None:
+    files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "embstore").rglob("*") if file.is_file()}
+    wanted = {name for name in files if name.endswith((".py", ".html", ".css", ".js", "/py.typed"))}
     migrations = {f"embstore/_migrations/{file.name}" for file in (ROOT / "migrations").glob("*.py")}
     assert "embstore/_migrations/migrations.py" in migrations
+    assert "embstore/py.typed" in wanted
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert shipped == modules | migrations | {"embstore/py.typed"}
+    assert shipped == wanted | migrations
 
 
 def test_the_wheel_works_away_from_the_sources(target: Path, tmp_path: Path) -> None:
