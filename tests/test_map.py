@@ -116,6 +116,8 @@ def test_hovering_shows_the_text_as_text(page: Any, doc_id: str) -> None:
 
 
 def test_hovering_shows_the_metadata_and_text_in_its_own_direction(page: Any) -> None:
+    hover(page, "hostile")
+    assert page.locator("#card dt, #card dd").all_inner_texts() == ["score", "0.5", "topic", "<i>odd</i>"]
     hover(page, "arabic")
     assert page.locator("#card dt, #card dd").all_inner_texts() == ["score", "1", "topic", "animals"]
     assert page.eval_on_selector("#card .text", "(text) => getComputedStyle(text).direction") == "rtl"
