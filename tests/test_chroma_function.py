@@ -213,6 +213,22 @@ def test_a_cache_that_was_given_is_used_and_one_that_is_closed_is_opened_anew(cl
     EmbstoreEmbeddingFunction.build_from_config(function.get_config()).close()
 
 
+def test_a_function_on_a_cache_that_was_given_is_not_the_one_that_a_collection_is_opened_with(
+    cache: EmbeddingCache,
+) -> None:
+    function = EmbstoreEmbeddingFunction(Fake(), cache)  # whose cache may be closed by then
+    built = EmbstoreEmbeddingFunction.build_from_config(function.get_config())
+    assert built is not function
+    built.close()
+
+
+def test_a_path_is_noted_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    function = EmbstoreEmbeddingFunction(Fake(), "relative.db")
+    assert function.get_config()["path"] == str(tmp_path / "relative.db")
+    function.close()
+
+
 def test_another_kind_of_function_and_another_model_are_conflicts(
     function: EmbstoreEmbeddingFunction, client: Any, tmp_path: Path
 ) -> None:
