@@ -337,6 +337,35 @@ def test_a_flipped_bit_in_the_closed_file_is_noticed(filled: Path, encoder: Coun
         assert cache.verify() == []
 
 
+def read_in_the_place_of_another(path: Path, name: str) -> None:
+    """Let the second row of a table or an index be found where the first one is."""
+    ((root,),) = rows(path, "SELECT rootpage FROM sqlite_master WHERE name = ?", name)
+    ((page_size,),) = rows(path, "PRAGMA page_size")
+    data = bytearray(path.read_bytes())
+    pointers = (root - 1) * page_size + 8
+    data[pointers + 2 : pointers + 4] = data[pointers : pointers + 2]
+    path.write_bytes(data)
+
+
+def test_a_document_that_is_read_in_the_place_of_another_is_noticed(filled: Path) -> None:
+    read_in_the_place_of_another(filled, "documents")
+    with EmbeddingCache(filled) as cache:
+        with pytest.raises(DamagedStoreError, match="damaged keys"):
+            cache.matrix("fake")
+        with pytest.raises(DamagedStoreError, match="damaged keys"):
+            list(cache.iter_matrix("fake"))
+        assert cache.verify() != []
+
+
+def test_an_entry_in_the_place_of_another_leaves_out_no_document(filled: Path, encoder: CountingEncoder) -> None:
+    read_in_the_place_of_another(filled, "documents_by_vector")
+    with EmbeddingCache(filled) as cache:
+        for doc_ids, vectors in [cache.matrix("fake"), *cache.iter_matrix("fake")]:
+            assert doc_ids == IDS
+            assert np.array_equal(vectors, encoder.vectors(TEXTS))
+        assert cache.verify() != []
+
+
 def test_a_damaged_entry_of_the_index_hands_out_no_other_texts_vector(filled: Path, encoder: CountingEncoder) -> None:
     mine, other = vector_id(filled, "doc 3"), vector_id(filled, "doc 5")
     ((key,),) = rows(filled, "SELECT content_hash FROM vectors WHERE vector_id = ?", mine)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import lt
 from sqlite3 import Connection
 
 import numpy as np
@@ -80,9 +82,15 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
         np.concatenate([document_rows.NO_IDS, *(some.vector_ids for some in there)]),
         np.concatenate([document_rows.NO_IDS, *(some.checksums for some in there)]),
     )
-    if len(listing.doc_ids) != documents.count_of_model(connection, model.model_id, collection):
+    n_documents = documents.count_of_model(connection, model.model_id, collection)
+    if len(listing.doc_ids) != n_documents or not all(_are_ascending(some.doc_ids) for some in there):
         raise rows_missing("damaged keys")
     return listing.take(np.argsort(listing.vector_ids, kind="stable"))
+
+
+def _are_ascending(doc_ids: list[str]) -> bool:
+    """Tell whether each comes once, in order: one in the place of another leaves their number as it was."""
+    return all(map(lt, doc_ids, islice(doc_ids, 1, None)))
 
 
 def list_some(connection: Connection, model: StoredModel, collection: str | None, doc_ids: Sequence[str]) -> Listing:
@@ -235,10 +243,18 @@ def list_range(
     first_id, last_id = int(vector_ids[0]), int(vector_ids[-1])
     rows = documents.of_vectors(connection, model.model_id, first_id, last_id)
     listing = Listing.of([row for row in rows if collection in (None, row[0])])
-    if len(listing.doc_ids) == n_expected:
+    if len(listing.doc_ids) == n_expected and _comes_once(listing):
         return listing
     listing = list_all(connection, model, collection)
     return listing.take(np.flatnonzero((listing.vector_ids >= first_id) & (listing.vector_ids <= last_id)))
+
+
+def _comes_once(listing: Listing) -> bool:
+    """Tell whether no document of a listing by the index on vectors comes twice: it is in the order of its keys."""
+    steps = np.diff(listing.vector_ids)
+    names, doc_ids = listing.collections, listing.doc_ids
+    shared = np.flatnonzero(steps == 0).tolist()
+    return bool((steps >= 0).all()) and all((names[i], doc_ids[i]) < (names[i + 1], doc_ids[i + 1]) for i in shared)
 
 
 def rows_missing(why: str) -> DamagedStoreError:
