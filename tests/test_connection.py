@@ -493,3 +493,33 @@ def test_a_claim_that_was_left_behind_is_taken_over() -> None:
         assert claimed_by_another_thread([b"a", b"b"]) == [0, 1]
         owner.under_way.acquire()
     assert claims._owners == {}
+
+
+def test_a_connection_is_deleted_without_waiting_for_the_thread_that_opened_it(
+    cache: EmbeddingCache, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    """The garbage collector deletes it in any thread, also in one that the other waits for."""
+    deleted = [EmbeddingCache(tmp_path / "deleted.db")]
+    is_reading, go_on = threading.Event(), threading.Event()
+
+    def use() -> None:
+        deleted[0].get("a", "text", encoder)
+        with cache._store.reading():
+            is_reading.set()
+            go_on.wait(60)
+
+    def delete() -> None:
+        deleted.clear()
+        gc.collect()
+
+    user, deleter = threading.Thread(target=use), threading.Thread(target=delete)
+    user.start()
+    is_reading.wait(60)
+    deleter.start()
+    deleter.join(20)
+    try:
+        assert not deleter.is_alive()
+    finally:
+        go_on.set()
+        user.join()
+        deleter.join()

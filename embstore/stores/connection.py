@@ -30,16 +30,23 @@ class _Handle:
         self.pid = os.getpid()
         self.is_writing = False
         self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
+        self.thread = threading.get_ident()
         self.transaction = forks.transaction()  # kept, as a thread that ends has no locals any more
 
     def is_in_use(self) -> bool:
         """Tell whether a block goes on with the connection; SQLite may have rolled its transaction back already."""
         return self.is_writing or self.connection.in_transaction
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # at the end of the interpreter os may be gone
+    def __del__(
+        self,
+        getpid: Callable[[], int] = os.getpid,  # at the end of the interpreter the modules may be gone
+        get_ident: Callable[[], int] = threading.get_ident,
+        transaction: Callable[[], Any] = forks.transaction,
+    ) -> None:
         if self.pid == getpid():
-            with self.transaction:  # a fork in the middle of it would leave a lock of SQLite's taken in the child
-                self.connection.close()
+            # The garbage collector runs in any thread, and one that writes must not wait for one that waits for it.
+            with self.transaction if get_ident() == self.thread else transaction():
+                self.connection.close()  # a fork in the middle of it would leave a lock of SQLite's taken in the child
 
 
 class Passenger(Protocol):

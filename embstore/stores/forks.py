@@ -20,7 +20,8 @@ from typing import Any
 # A transaction waits for another process's lock this long by default; a fork does not wait longer than that.
 PATIENCE_S = 30.0
 
-_registering = threading.Lock()  # held while a fork is under way
+# Held while a fork is under way. The garbage collector can close a connection, which needs it, in whoever holds it.
+_registering = threading.RLock()
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()  # of all threads
 _mine = threading.local()
 _is_forking = False
@@ -65,7 +66,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _is_forking, _registering, _locks
-    _registering, _is_forking = threading.Lock(), False
+    _registering, _is_forking = threading.RLock(), False
     _locks = weakref.WeakSet([_mine.lock] if hasattr(_mine, "lock") else [])
 
 

@@ -76,6 +76,8 @@ ACTS: dict[str, Act] = {
     "iter_matrix": lambda cache, _: list(cache.iter_matrix("fake")),
     "documents": lambda cache, _: list(cache.documents()),
     "models": lambda cache, _: cache.models(),
+    "identity_of": lambda cache, _: cache.identity_of(ENCODER),
+    "stored_model": lambda cache, _: cache.stored_model("fake"),
     "stats": lambda cache, _: cache.stats(),
     "verify": lambda cache, _: cache.verify(),
     "backup": lambda cache, folder: cache.backup(folder / "backup.db"),

@@ -121,6 +121,7 @@ def without_moments(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     tables = dump(path)
     tables["models"] = [row[:-2] for row in tables["models"]]
     tables["encodings"] = [row[:3] for row in tables["encodings"]]  # the rest is how long the model took
+    tables["usage"] = sorted((row[0], *row[2:6]) for row in tables["usage"] if any(row[2:6]))  # counts, without days
     tables["_sqlite_migrations"] = [row[:2] for row in tables["_sqlite_migrations"]]
     return tables
 
