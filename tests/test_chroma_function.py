@@ -165,7 +165,8 @@ def test_another_process_finds_the_function_and_the_cache_from_any_folder(
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
     child = [sys.executable, "-c", CHILD, str(tmp_path / "chroma")]
-    subprocess.run(child, check=True, cwd=tmp_path, env=environment, timeout=240)
+    ran = subprocess.run(child, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_queries_have_vectors_of_their_own_where_the_function_gives_them(cache_path: Path) -> None:
@@ -273,4 +274,5 @@ except embstore.MissingExtraError as error:
 else:
     raise AssertionError
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
+    ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
