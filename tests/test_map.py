@@ -106,6 +106,8 @@ def hover(page: Any, doc_id: str) -> str:
     page.mouse.move(x - 2, y)
     page.mouse.move(x, y)
     page.wait_for_selector("#card", state="visible")
+    # The card of the point before may still stand there.
+    page.wait_for_function("(said) => document.querySelector('#card .id').textContent === said", arg=doc_id)
     return str(page.inner_text("#card .text"))
 
 
