@@ -11,6 +11,7 @@ from hypothesis import settings
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, SemanticSearchEngine
 from tests.fakes import CountingEncoder
 from tests.faults.tally import TALLY, Reporter, Tally
+from tests.postgres import NoServerError, Server, SharedServer, new_schema, own_server, programs
 
 # A machine that is busy with other tests fails none of these.
 settings.register_profile("embstore", deadline=None)
@@ -24,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TALLY] = Tally()
     config.pluginmanager.register(Reporter(), "faults")
+    config.pluginmanager.register(SharedServer(config), "postgres")
 
 
 @pytest.fixture
@@ -42,6 +44,37 @@ def cache(cache_path: Path) -> Iterator[EmbeddingCache]:
     with EmbeddingCache(cache_path) as cache:
         yield cache
         assert cache.verify() == []
+
+
+@pytest.fixture
+def postgres_server_url(request: pytest.FixtureRequest) -> str:
+    """The URL of the server that the run shares."""
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    server = request.config.pluginmanager.get_plugin("postgres")
+    assert isinstance(server, SharedServer)
+    try:
+        return server.url()
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def postgres_url(postgres_server_url: str) -> Iterator[str]:
+    """The URL of an empty schema of the test's own on that server."""
+    with new_schema(postgres_server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Server]:
+    """A server of the test's own, to stop and to start."""
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    try:
+        programs()
+    except NoServerError as error:
+        pytest.skip(str(error))
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture
