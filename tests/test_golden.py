@@ -12,7 +12,7 @@ import pytest
 
 from embstore import EmbeddingCache, ModelChangedError, ModelInfo, PruneReport
 from embstore.stores import schema
-from embstore.stores.usage import ModelUsage
+from embstore.stores.usage import DayUsage, ModelUsage
 from tests.files import dump
 from tests.golden import make_golden as golden
 from tests.golden.make_golden import ASYMMETRIC, DOCUMENTS, PLAIN
@@ -66,6 +66,21 @@ def test_vectors_that_are_float16_are_read_from_it(version: int, cache: Embeddin
         pytest.skip("the version has no float16")
     ids, vectors = cache.matrix("half", doc_ids=["b", "a"])
     assert (ids, vectors.tolist()) == (["b", "a"], golden.HALF.vectors(["two", "one"]).tolist())
+
+
+def test_bytes_by_key_are_read_from_it(version: int, cache: EmbeddingCache) -> None:
+    if version < 4:
+        pytest.skip("the version has no bytes by key")
+    values = cache.store.byte_values
+    assert sorted(values.keys()) == sorted(golden.BYTE_VALUES)
+    assert values.mget(list(golden.BYTE_VALUES)) == list(golden.BYTE_VALUES.values())
+
+
+def test_counts_of_use_are_read_from_it(version: int, cache: EmbeddingCache) -> None:
+    if version < 4:
+        pytest.skip("the version counts none")
+    days = {model.model_name: model.usage.days for model in cache.models()}
+    assert days["half"] == (DayUsage(golden.DAY, 0, 0, n_encoded=2, n_stored=2, encode_s=0.25),)
 
 
 def test_odd_bits_are_read_from_it(cache: EmbeddingCache) -> None:

@@ -20,11 +20,12 @@ from embstore import EmbeddingCache, content_hash, grouping
 from embstore.identity import ModelIdentity
 from embstore.search.base import IndexRecord
 from embstore.search.exact import ExactIndex
-from embstore.stores import schema
+from embstore.stores import schema, sqlite_usage
 from embstore.stores.tables import models
 
 FOLDER = Path(__file__).parent
 CREATED_AT = "2026-01-02T03:04:05+00:00"
+DAY = CREATED_AT[:10]
 
 
 class GoldenEncoder:
@@ -82,13 +83,20 @@ HALF = GoldenEncoder("half", dim=7)
 TEXTS_OF = "other"
 METADATA = {"größer": [1.5, 2.0], "year": 2026, "draft": True}
 
+# Of no model: bytes by key.
+BYTE_VALUES = {"": b"", "key": bytes(range(256)), "größer": b"x" * 100}
+
 # Bits that must survive: -0.0, subnormals, the smallest and the largest.
 BITS = np.array([[0x80000000, 1, 0x807FFFFF, 0x00800000], [0x7F7FFFFF, 0xFF7FFFFF, 0x3F800001, 0]], np.uint32)
 
 
 def make(path: Path) -> None:
     """Fill a new file."""
-    with mock.patch.object(models, "datetime") as datetime, mock.patch.object(grouping, "time") as clock:
+    with (
+        mock.patch.object(models, "datetime") as datetime,
+        mock.patch.object(grouping, "time") as clock,
+        mock.patch.object(sqlite_usage, "_today", return_value=DAY),
+    ):
         datetime.datetime.now.return_value.isoformat.return_value = CREATED_AT
         clock.perf_counter.side_effect = count(step=0.25)  # seconds: each call of an encoder takes as long
         with EmbeddingCache(path) as cache:
@@ -108,6 +116,7 @@ def make(path: Path) -> None:
                     if collection == TEXTS_OF
                 ]
             )
+            cache.store.byte_values.mset(BYTE_VALUES)
             assert cache.verify() == []
 
 
