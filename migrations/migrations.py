@@ -143,6 +143,19 @@ CREATE TABLE usage (
 ) STRICT, WITHOUT ROWID
 """
 
+# Which process encodes a text of a model (identity_hash) at present. A row means something for a while only: from since
+# to until, in seconds of the clock of the machine that runs since it was started. So it needs no checksum.
+LEASES = """
+CREATE TABLE leases (
+    identity_hash BLOB NOT NULL CHECK (length(identity_hash) = 32),
+    content_hash BLOB NOT NULL CHECK (length(content_hash) = 32),
+    owner TEXT NOT NULL CHECK (owner <> ''),
+    since REAL NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (identity_hash, content_hash)
+) STRICT, WITHOUT ROWID
+"""
+
 
 ON_MODELS = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'models' AND sql IS NOT NULL"
 LAST_MODEL_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'models'"
@@ -189,6 +202,13 @@ def m004_bytes_and_usage(db: Database) -> None:
     for statement in (BYTE_VALUES, USAGE):
         db.execute(statement)
     db.execute("PRAGMA user_version = 4")
+
+
+@migrations()
+def m005_leases(db: Database) -> None:
+    """Which process encodes which text at present, so that no other one does."""
+    db.execute(LEASES)
+    db.execute("PRAGMA user_version = 5")
 
 
 def _make_models_anew(db: Database) -> None:

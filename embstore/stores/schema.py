@@ -10,7 +10,7 @@ from sqlite3 import Connection
 from embstore.errors import NewerStoreError, NotAStoreError
 
 APPLICATION_ID = 0x656D6273  # "embs"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 OLDEST_READABLE = 1  # what a file that cannot be written, and so not migrated, must have
 
 # SHA-256 of what sqlite_master holds of our objects, by version; tests/test_schema.py computes them anew.
@@ -19,9 +19,10 @@ FINGERPRINTS = {
     2: "e8cdf8bbe14b12853e3c77ce9fcc6e765640a95446868dfc3e9afecdc6e561f2",
     3: "c805dc1e4e0a5d779e094c575247e290cc9b017baef32a214986347bb5445423",
     4: "875c1931e410750342fef7843caa4e5f9ff88fb8901b29ce76c87f20c0d75475",
+    5: "914725fd0c33aeb803fcfbb21d612a3ffb95897c416c4cefa1e42c70774c293a",
 }
 
-TABLES = ("models", "vectors", "documents", "encodings", "collections", "texts", "byte_values", "usage")
+TABLES = ("models", "vectors", "documents", "encodings", "collections", "texts", "byte_values", "usage", "leases")
 _OURS = {*TABLES, "documents_by_vector", "embeddings"}
 _MIGRATIONS = "_sqlite_migrations"
 _BOOKKEEPING = {_MIGRATIONS, "idx__sqlite_migrations_migration_set_name", "sqlite_sequence"}

@@ -40,6 +40,8 @@ LOOSE = {
     "byte_values": "CREATE TABLE byte_values (key PRIMARY KEY NOT NULL, value, checksum)",
     "usage": "CREATE TABLE usage (model_id, day, n_hits, n_hit_chars, n_encoded, n_stored, encode_s, checksum, "
     "PRIMARY KEY (model_id, day)) WITHOUT ROWID",
+    "leases": "CREATE TABLE leases (identity_hash, content_hash, owner, since, until, "
+    "PRIMARY KEY (identity_hash, content_hash)) WITHOUT ROWID",
 }
 
 
@@ -276,7 +278,8 @@ HOSTILE: dict[str, Hostile] = {
         new_file(
             APPLIED,
             "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('embstore', 'm001_initial'), "
-            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), ('embstore', 'm004_bytes_and_usage')",
+            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), ('embstore', 'm004_bytes_and_usage'), "
+            "('embstore', 'm005_leases')",
         ),
         REFUSED,
         "list of migrations",
