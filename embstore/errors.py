@@ -6,6 +6,7 @@ Each message names the offender and the cure; the facts behind it are attributes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class EmbstoreError(Exception):
@@ -20,6 +21,17 @@ class EmbstoreError(Exception):
     def __str__(self) -> str:
         # KeyError, which some of ours inherit, would print the message in quotation marks.
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made anew of its `args`, the message; some of ours take other arguments.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[EmbstoreError], args: tuple[Any, ...]) -> EmbstoreError:
+    """Make an error that comes from another process; what it knows is put into it afterwards."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 # --- what the caller gave -------------------------------------------------------------------

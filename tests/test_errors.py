@@ -1,0 +1,28 @@
+"""Errors are whole wherever they arrive: from a worker of a pool of processes, or a machine of a cluster."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from embstore import errors
+from embstore.errors import EmbstoreError
+
+MADE_OF_OTHERS = {
+    errors.MissingExtraError: ("ray", "ray", "a cluster"),
+    errors.AmbiguousModelError: ("model", ["identity 1", "identity 2"]),
+}
+ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EmbstoreError)]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_comes_from_another_process_with_all_that_it_knows(kind: type[EmbstoreError]) -> None:
+    if kind in MADE_OF_OTHERS:
+        error = kind(*MADE_OF_OTHERS[kind])  # type: ignore[arg-type]
+    else:
+        error = kind("'a/b' is wrong; give another", path="a/b", position=3)
+    for arrived in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(arrived) is kind
+        assert (str(arrived), arrived.args, vars(arrived)) == (str(error), error.args, vars(error))
