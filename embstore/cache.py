@@ -183,7 +183,7 @@ class EmbeddingCache(PutEmbeddings):
 
     def fill(
         self,
-        doc_ids: Iterable[str],
+        doc_ids: Iterable[str] | None,
         texts: Iterable[str],
         model: Any,
         *,
@@ -195,14 +195,22 @@ class EmbeddingCache(PutEmbeddings):
     ) -> FillReport:
         """Do what `get_many` does, and tell what it cost.
 
+        Parameters
+        ----------
+        doc_ids : iterable of n str, or None
+            None for texts that have no id, as `embed` takes them.
+        texts, model, model_name, role, collection, batch_size, progress
+            As of `get_many`.
+
         Returns
         -------
         FillReport
             `vectors` of shape (n, dim), `n_encoded` and `n_hits` in distinct texts, `encode_s` in seconds.
         """
-        doc_ids, texts = check_doc_ids(doc_ids), check_texts(texts)
-        check_same_length(doc_ids, texts)
-        content_hashes = hash_texts(texts)
+        texts = check_texts(texts)
+        if doc_ids is not None:
+            doc_ids = check_doc_ids(doc_ids)
+            check_same_length(doc_ids, texts)
         filling = Filling(
             self._store,
             self._guard,
@@ -211,7 +219,8 @@ class EmbeddingCache(PutEmbeddings):
             collection=check_collection(collection),
             doc_ids=doc_ids,
         )
-        return filling.fill(texts, content_hashes, batch_size=check_count(batch_size, "batch_size"), progress=progress)
+        batch_size = check_count(batch_size, "batch_size")
+        return filling.fill(texts, hash_texts(texts), batch_size=batch_size, progress=progress)
 
     def embed(
         self,
@@ -229,12 +238,9 @@ class EmbeddingCache(PutEmbeddings):
         -------
         ndarray of shape (n, dim), float32
         """
-        texts = check_texts(texts)
-        filling = Filling(self._store, self._guard, as_encoder(model, model_name), role=check_role(role))
-        report = filling.fill(
-            texts, hash_texts(texts), batch_size=check_count(batch_size, "batch_size"), progress=progress
-        )
-        return report.vectors
+        return self.fill(
+            None, texts, model, model_name=model_name, role=role, batch_size=batch_size, progress=progress
+        ).vectors
 
     def embed_query(self, text_or_texts: str | Iterable[str], model: Any, *, model_name: str | None = None) -> Vectors:
         """Give the vector of a query, or of several; as `embed` with ``role="query"``.

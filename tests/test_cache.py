@@ -647,6 +647,15 @@ def test_a_report_tells_what_the_call_cost(cache: EmbeddingCache, encoder: Count
     assert (again.n_encoded, again.n_hits, again.encode_s) == (0, 1, 0.0)
 
 
+def test_a_report_of_texts_without_ids_tells_what_they_cost(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
+    cache.get("a", "one", encoder)
+    report = cache.fill(None, ["one", "two", "two"], encoder)
+    assert (report.n_encoded, report.n_hits) == (1, 1)
+    assert np.array_equal(report.vectors, encoder.vectors(["one", "two", "two"]))
+    assert [document.doc_id for document in cache.documents()] == ["a"]
+    assert cache.prune().n_vectors == 0  # a text without an id is wanted as such
+
+
 def test_progress_is_shown_where_it_is_asked_for(
     cache: EmbeddingCache, encoder: CountingEncoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
