@@ -207,8 +207,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[StoreError], str]] = {
     "migrations that were never run": (
         new_file(
             "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('embstore', 'm001_initial'), "
-            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), ('embstore', 'm004_bytes_and_usage'), "
-            "('embstore', 'm005_leases')"
+            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), "
+            "('embstore', 'm004_bytes_and_usage'), ('embstore', 'm005_leases')"
         ),
         NotAStoreError,
         "list of migrations.*restore",

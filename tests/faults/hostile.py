@@ -278,8 +278,8 @@ HOSTILE: dict[str, Hostile] = {
         new_file(
             APPLIED,
             "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('embstore', 'm001_initial'), "
-            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), ('embstore', 'm004_bytes_and_usage'), "
-            "('embstore', 'm005_leases')",
+            "('embstore', 'm002_speeds_and_texts'), ('embstore', 'm003_float16'), "
+            "('embstore', 'm004_bytes_and_usage'), ('embstore', 'm005_leases')",
         ),
         REFUSED,
         "list of migrations",
