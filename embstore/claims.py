@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from embstore.identity import ModelIdentity
+from embstore.stores.locations import is_url
 
 Place = tuple[int, str, ModelIdentity]
 """Process, file, model. The process: what another thread claimed before a fork is nobody's in the child."""
@@ -59,7 +60,7 @@ def claim(store: str, identity: ModelIdentity, keys: Sequence[bytes]) -> Iterato
     Parameters
     ----------
     store : str
-        The path of the file.
+        Its location.
     identity : ModelIdentity
     keys : sequence of bytes
         Content hashes, distinct.
@@ -68,7 +69,7 @@ def claim(store: str, identity: ModelIdentity, keys: Sequence[bytes]) -> Iterato
     if not keys:
         yield Claimed([], [])
         return
-    where = (os.getpid(), os.path.realpath(store), identity)
+    where = (os.getpid(), store if is_url(store) else os.path.realpath(store), identity)
     me = _Owner(threading.get_ident())
     claimed: dict[bytes, _Owner] = {}
     mine: list[int] = []

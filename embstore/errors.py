@@ -142,7 +142,7 @@ class StoreError(EmbstoreError):
     Attributes
     ----------
     path : str
-        The file.
+        The file, or the URL of the server without its password.
     """
 
     path: str
@@ -150,6 +150,10 @@ class StoreError(EmbstoreError):
 
 class StorePathError(StoreError, OSError):
     """The path cannot hold a database: a folder, not reachable, not writable."""
+
+
+class NotAFileError(StoreError, ValueError):
+    """Something was asked of a store on a server that only a file has."""
 
 
 class NotAStoreError(StoreError, ValueError):

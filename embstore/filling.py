@@ -97,7 +97,7 @@ class Filling:
             n_released = claims.n_released()
             found = self._look_up(contents)
             missing = np.flatnonzero(~found.lookup.found)
-            with claims.claim(self.store.path, self.identity, [contents.keys[row] for row in missing]) as claimed:
+            with claims.claim(self.store.location, self.identity, [contents.keys[row] for row in missing]) as claimed:
                 mine = missing[claimed.mine]
                 if len(mine) and claims.n_released() != n_released:  # another thread has stored something since
                     found = self._look_up(contents)
@@ -153,9 +153,9 @@ class Filling:
         if not found.lookup.found.all() and self.store.read_only:
             missing = np.flatnonzero(~found.lookup.found)
             raise ReadOnlyError(
-                f"{self.store.path!r} can only be read, and {len(missing)} of {len(contents.keys)} texts are not in "
-                f"it (the first: {contents.texts[missing[0]]!r:.60}); fill it where it can be written",
-                path=self.store.path,
+                f"{self.store.location!r} can only be read, and {len(missing)} of {len(contents.keys)} texts are not "
+                f"in it (the first: {contents.texts[missing[0]]!r:.60}); fill it where it can be written",
+                path=self.store.location,
             )
         self._check_model(contents, found)
         if found.model is not None and hits.any():

@@ -68,7 +68,8 @@ class GroupStore:
             How many of the vectors are new.
         """
         standalone = not self.has_ids
-        with self.backend.writing():
+
+        def store() -> tuple[StoredModel, int]:
             model = self.backend.ensure_variant(self.identity, vectors.shape[1], self.canary)
             self.guard.confirm(self.encoder, model, self.canary)
             n_new = self.backend.insert_vectors(model, keys, vectors, standalone=standalone)
@@ -79,7 +80,9 @@ class GroupStore:
                 self.backend.put_documents(model, self.collection, list(documents), list(documents.values()))
             if cost is not None:
                 self.backend.note_encoding(model, n_texts=len(keys), n_chars=cost.n_chars, seconds=cost.seconds)
-        return model, n_new
+            return model, n_new
+
+        return self.backend.write(store)
 
 
 class Group:

@@ -153,7 +153,7 @@ class NamedModels:
             message += f" with settings {dict(settings)!r}"
         if role == "query":
             message += " in the role 'query' (where queries and documents share vectors, ask for role='document')"
-        message += f" is not stored in {self._store.path!r}; stored are: {stored or 'none'}"
+        message += f" is not stored in {self._store.location!r}; stored are: {stored or 'none'}"
         return UnknownModelError(message, model_name=model_name)
 
 

@@ -105,14 +105,17 @@ class PutEmbeddings(KnownTexts):
         if encoder is not None:
             canary = self._guard.check(encoder, role, identity, self._store.find_variant(identity), None)
         ensure = self._store.ensure_model if names_dtype(settings) else self._store.ensure_variant
-        with self._store.writing():
+
+        def put() -> int:
             stored = ensure(identity, matrix.shape[1], canary)
             if encoder is not None:
                 self._guard.confirm(encoder, stored, canary)
             check_range(matrix, stored.dtype, lambda i: f"the vector of doc_id {doc_ids[rows[i]]!r:.80}")
             n_new = self._store.replace_vectors(stored, list(row_of), matrix, standalone=False)
             self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))
-        return n_new
+            return n_new
+
+        return self._store.write(put)
 
     def identity_of(
         self,

@@ -14,6 +14,7 @@ from embstore.inputs import check_count, check_doc_ids, check_scope, check_trunc
 from embstore.naming import NamedModels
 from embstore.stores import open_store
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, Store, StoredModel
+from embstore.stores.locations import file_of
 from embstore.truncation import truncated
 
 
@@ -37,7 +38,22 @@ class StoredEmbeddings(NamedModels, BackedUp):
         super().__init__(
             open_store(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem, dtype=dtype)
         )
-        self.path = Path(self._store.path)
+
+    @property
+    def location(self) -> str:
+        """Where the rows live: the absolute path of the file, or the URL of the server without its password."""
+        return self._store.location
+
+    @property
+    def path(self) -> Path:
+        """The file.
+
+        Raises
+        ------
+        NotAFileError
+            It is on a server; see `location`.
+        """
+        return file_of(self._store.location)
 
     @property
     def store(self) -> Store:
@@ -58,7 +74,7 @@ class StoredEmbeddings(NamedModels, BackedUp):
         self.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r})"
+        return f"{type(self).__name__}({self.location!r})"
 
     def __len__(self) -> int:
         """Count the rows of the view: documents, of all models and collections."""

@@ -477,7 +477,7 @@ def test_only_what_concerns_the_collections_model_makes_it_be_read_again(
 ) -> None:
     index.add([document("a", "A"), document("b", "B")], vectors("A", "B"))
     index.query(vectors("q")[0], 1)
-    with EmbeddingCache(store.path) as cache, monkeypatch.context() as patch:
+    with EmbeddingCache(store.location) as cache, monkeypatch.context() as patch:
         patch.setattr(DocumentMatrix, "of", lambda *_: 1 / 0)
         cache.put_many(["x"], ["A"], np.ones((1, 3)), model_name="other")
         cache.put_many(["x"], ["A"], np.zeros((1, 3)), model_name="other")

@@ -83,7 +83,7 @@ def test_an_error_of_the_writer_reaches_the_caller_and_what_was_stored_stays(
         nonlocal n_groups
         n_groups += 1
         if n_groups >= 3:
-            raise StoreFullError("no room", path=cache._store.path)
+            raise StoreFullError("no room", path=cache._store.location)
         return insert(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(cache._store), "insert_vectors", full_at_the_third)
@@ -120,7 +120,7 @@ def test_a_group_that_was_encoded_is_stored_although_the_one_before_it_is_not(
         nonlocal n_groups
         n_groups += 1
         if n_groups == failing:
-            raise StoreBusyError("locked", path=cache._store.path)
+            raise StoreBusyError("locked", path=cache._store.location)
         return insert(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(cache._store), "insert_vectors", busy)

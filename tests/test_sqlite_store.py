@@ -137,7 +137,7 @@ def test_one_document_is_read_once_its_model_was_found(store: Store, model: Stor
     assert (found[0].model_id, found[1].tolist()) == (model.model_id, VECTORS[7].tolist())
     for collection, doc_id, key in (("", "a", KEYS[7]), ("c", "b", KEYS[7]), ("c", "a", KEYS[8])):
         assert store.read_document(IDENTITY, collection, doc_id, key) is None
-    other = open_store(store.path)
+    other = open_store(store.location)
     other.rename_model("m", "renamed")
     other.close()
     assert store.read_document(IDENTITY, "c", "a", KEYS[7]) is None

@@ -62,7 +62,7 @@ def show(path: Path, doc_id: str, model: str | None, collection: str | None, n_v
         found = list(cache.documents(doc_id=doc_id, model_name=model, collection=collection))
         if not found:
             raise UnknownDocumentError(
-                f"no document {doc_id!r:.80} is stored in {str(cache.path)!r}; `embstore ls` lists all", doc_id=doc_id
+                f"no document {doc_id!r:.80} is stored in {cache.location!r}; `embstore ls` lists all", doc_id=doc_id
             )
         shown = [_shown(cache, path, info, n_values) for info in found]
     if as_json:

@@ -161,7 +161,7 @@ def export(
 def _only_model(cache: EmbeddingCache) -> str:
     names = sorted({model.model_name for model in cache.models()})
     if len(names) != 1:
-        raise InvalidInputError(f"{str(cache.path)!r} has {len(names)} models; say by --model-name: {', '.join(names)}")
+        raise InvalidInputError(f"{cache.location!r} has {len(names)} models; say by --model-name: {', '.join(names)}")
     return names[0]
 
 

@@ -71,7 +71,7 @@ class CachedEmbedder(OwnsCache):
     ) -> None:
         self.embedder, self._encoder = embedder, kind(embedder, model_name, model_settings)
         self.cache, self._opened = opened(cache)
-        path = str(self.cache.path if self._opened is None else cache)
+        path = str(self.cache.location if self._opened is None else cache)
         self._given = {"cache": path, "model_name": model_name, "model_settings": model_settings, **options}
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from embstore.cache import EmbeddingCache
 from embstore.errors import InvalidInputError, MissingExtraError
 from embstore.integrations._chroma_encoder import ChromaEncoder
+from embstore.stores.locations import absolute
 
 try:
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
@@ -49,7 +50,7 @@ class EmbstoreEmbeddingFunction(EmbeddingFunction[Documents]):
         self._encoder = ChromaEncoder(underlying, model_name)
         self._cache = cache if isinstance(cache, EmbeddingCache) else None
         self._owns_cache = self._cache is None
-        self._path = str(Path(cache.path if isinstance(cache, EmbeddingCache) else cache).absolute())
+        self._path = absolute(cache.location if isinstance(cache, EmbeddingCache) else cache)
         self._config = {
             "path": self._path,
             "model_name": model_name,

@@ -116,4 +116,4 @@ class EmbstoreEmbedding(OwnsCache, BaseEmbedding):
         super().__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), self.underlying, self._cache.path, **self._given), ()
+        return partial(type(self), self.underlying, self._cache.location, **self._given), ()

@@ -16,6 +16,7 @@ from embstore.encoders.sentence_transformer import is_sentence_transformer
 from embstore.errors import MissingExtraError
 from embstore.identity import content_hash
 from embstore.integrations._mteb_identity import KnownOnly, content_of, identity_of
+from embstore.stores.locations import folder_of
 
 COLLECTION = "mteb"
 
@@ -48,7 +49,7 @@ def cached(model: Any, cache: EmbeddingCache | str | Path, *, model_name: str | 
         raise MissingExtraError("mteb", "mteb", "a model that mteb asks through a cache") from error
     if is_sentence_transformer(model):
         model = SentenceTransformerEncoderWrapper(model)
-    folder = Path(cache.path if isinstance(cache, EmbeddingCache) else cache).absolute().parent
+    folder = folder_of(cache.location if isinstance(cache, EmbeddingCache) else cache)
     identity_of(model, model_name, ())  # refuses a model without a name now, not once a task is loaded
     backend: Any = partial(EmbstoreBackend, folder=folder, model=model, cache=cache, model_name=model_name)
     return EmbstoreWrapper(model, folder, cache_backend=backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -142,25 +143,9 @@ class ExactIndex:
             return
         texts = [stored_text(record) for record in records]
         row_of = {text.content_hash: row for row, text in enumerate(texts)}
-        keys, rows = list(row_of), list(row_of.values())
-        vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in rows]))
+        vectors = as_vectors(cast("list[Vectors]", [records[row].vector for row in row_of.values()]))
         self._collection.check_dim(vectors.shape[1])
-        with self._store.writing():
-            identity = self._collection.identity
-            variant = self._store.ensure_variant(identity, vectors.shape[1], self._canary).identity
-            stored = self._store.texts.ensure_collection(self.name, variant).identity
-            check_same_identity(self.name, stored=stored.stored_as("float32"), given=identity)
-            model = self._store.ensure_model(stored, vectors.shape[1], self._canary)
-            vectors = rounded(vectors, model.dtype, lambda row: f"the vector of doc_id {texts[rows[row]].doc_id!r:.80}")
-            if self._canary is not None and model.canary is not None:  # another process may have stored it since
-                check_same_model(identity, model.canary, self._canary)
-            there = self._store.look_up(model, keys)
-            new = np.flatnonzero(~there.found | (there.vectors != vectors).any(axis=1))
-            self._store.replace_vectors(model, [keys[row] for row in new.tolist()], vectors[new], standalone=False)
-            # Vectors that a document points at are not pruned.
-            doc_ids, content_hashes = [text.doc_id for text in texts], [text.content_hash for text in texts]
-            self._store.put_documents(model, self.name, doc_ids, content_hashes)
-            self._store.texts.put(self.name, texts)
+        self._store.write(partial(self._put, texts, row_of, vectors))
 
     def update_metadata(self, patches: Mapping[str, MetadataPatch]) -> None:
         """Set and remove keys, all in one transaction. See `VectorIndex.update_metadata`.
@@ -171,10 +156,13 @@ class ExactIndex:
         """
         if not patches:
             return
-        with self._store.writing():
+
+        def patch() -> None:
             found = self._store.texts.find(self.name, list(patches))
             texts = [patched(self._sound(doc_id, text), patches[doc_id]) for doc_id, text in found.items()]
             self._store.texts.put(self.name, texts)
+
+        self._store.write(patch)
 
     def delete(self, doc_ids: Sequence[str]) -> int:
         """Remove documents, not their vectors, and tell how many were there. See `VectorIndex.delete`."""
@@ -214,13 +202,16 @@ class ExactIndex:
         ------
         ModelExistsError, StoreError
         """
-        with self._store.writing():
+
+        def rename() -> None:
             old = self.identity.model_name
             if old != model_name:
                 try:
                     self._store.rename_model(old, model_name)
                 except UnknownModelError:  # no vector is stored
                     self._store.texts.rename_model(old, model_name)
+
+        self._store.write(rename)
         self._collection.identity = self._collection.identity.renamed(model_name)
 
     def count(self) -> int:
@@ -268,6 +259,23 @@ class ExactIndex:
             raise lost_vectors(self.name, lost)
         return 0
 
+    def _put(self, texts: Sequence[StoredText], row_of: Mapping[bytes, int], vectors: Vectors) -> None:
+        identity, keys, rows = self._collection.identity, list(row_of), list(row_of.values())
+        variant = self._store.ensure_variant(identity, vectors.shape[1], self._canary).identity
+        stored = self._store.texts.ensure_collection(self.name, variant).identity
+        check_same_identity(self.name, stored=stored.stored_as("float32"), given=identity)
+        model = self._store.ensure_model(stored, vectors.shape[1], self._canary)
+        vectors = rounded(vectors, model.dtype, lambda row: f"the vector of doc_id {texts[rows[row]].doc_id!r:.80}")
+        if self._canary is not None and model.canary is not None:  # another process may have stored it since
+            check_same_model(identity, model.canary, self._canary)
+        there = self._store.look_up(model, keys)
+        new = np.flatnonzero(~there.found | (there.vectors != vectors).any(axis=1))
+        self._store.replace_vectors(model, [keys[row] for row in new.tolist()], vectors[new], standalone=False)
+        # Vectors that a document points at are not pruned.
+        hashes = [text.content_hash for text in texts]
+        self._store.put_documents(model, self.name, [text.doc_id for text in texts], hashes)
+        self._store.texts.put(self.name, texts)
+
     def _whole_dim(self, matrix: DocumentMatrix) -> int:
         """Tell how many values the vectors have of which a matrix has perhaps the leading ones."""
         dim = None if self._collection.truncate_dim is None else self._collection.stored_dim()
@@ -284,8 +292,9 @@ class ExactIndex:
     def _sound(self, doc_id: str, text: StoredText | None) -> StoredText:
         if text is None:
             raise DamagedStoreError(
-                f"doc_id {doc_id!r:.80} of collection {self.name!r} is damaged in {self._store.path!r}; index it again",
-                path=self._store.path,
+                f"doc_id {doc_id!r:.80} of collection {self.name!r} is damaged in {self._store.location!r}; index it "
+                f"again",
+                path=self._store.location,
                 doc_id=doc_id,
             )
         return text

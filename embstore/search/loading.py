@@ -230,9 +230,9 @@ class LoadedCollection:
 
     def _damaged_keys(self, what: str) -> DamagedStoreError:
         return DamagedStoreError(
-            f"collection {self._name!r} of {self._store.path!r}: {what}, since keys are damaged; index its documents "
-            f"into another collection, where no text is encoded again",
-            path=self._store.path,
+            f"collection {self._name!r} of {self._store.location!r}: {what}, since keys are damaged; index its "
+            f"documents into another collection, where no text is encoded again",
+            path=self._store.location,
             collection=self._name,
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from embstore.stores.infos import Problem as Problem
 from embstore.stores.infos import PruneReport as PruneReport
 from embstore.stores.infos import Stats as Stats
 from embstore.stores.texts import TextStore
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ class VectorLookup:
 class Store(ContentStore, Protocol):
     """Where rows live.
 
-    Every method is atomic. Several writes in one `writing` block are atomic together. Methods may be called from
-    any thread and, after a fork, from the child. Vectors cross it as float32, whatever they are stored as: what is
+    Every method is atomic. All writes of one `write` are atomic together. Methods may be called from any thread and,
+    after a fork, from the child. Vectors cross it as float32, whatever they are stored as: what is
     read is what was written as `formats.rounded` gives it. A model that was converted after it was found is read and
     written in its present format.
     """
 
-    path: str
+    location: str
+    """The absolute path of the file, or the URL of the server without its password."""
     read_only: bool
     dtype: Dtype
     """The format of models that are new."""
@@ -106,8 +109,12 @@ class Store(ContentStore, Protocol):
     def reading(self) -> AbstractContextManager[Any]:
         """Let the reads of a block see one state of the store."""
 
-    def writing(self) -> AbstractContextManager[Any]:
-        """Make the writes of a block one transaction, durable when the block ends."""
+    def write(self, work: Callable[[], T]) -> T:
+        """Give what some work gives, whose writes are one transaction, durable on return; where it raises, none is.
+
+        It may be called again from the start where a server could not put it in order with what others write at once.
+        Work within other work belongs to its transaction.
+        """
 
     def find_model(self, identity: ModelIdentity) -> StoredModel | None:
         """Give the model of an identity, in the format that the identity says."""

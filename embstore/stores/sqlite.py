@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from sqlite3 import Connection
@@ -15,7 +15,7 @@ from embstore.codec import Vectors, are_finite
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
 from embstore.stores import bulk, copying, forgetting, opening, summary, verify
-from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, VectorLookup
+from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, T, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.copying import OnProgress
 from embstore.stores.sqlite_byte_values import SQLiteByteValues
@@ -54,7 +54,7 @@ class SQLiteStore(SQLiteContents):
         dtype: Dtype = "float32",
     ) -> None:
         super().__init__(Database(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem), dtype)
-        self.path = self._database.path
+        self.location = self._database.path
         self.read_only = self._database.read_only
         self.texts = SQLiteTexts(self._database)
         self.byte_values = SQLiteByteValues(self._database)
@@ -65,8 +65,13 @@ class SQLiteStore(SQLiteContents):
         """See `Store.reading`."""
         return self._database.reading()
 
+    def write(self, work: Callable[[], T]) -> T:
+        """See `Store.write`: the work is called once, as nobody else writes meanwhile."""
+        with self.writing():
+            return work()
+
     def writing(self) -> AbstractContextManager[Connection]:
-        """See `Store.writing`."""
+        """Make the writes of a block one transaction."""
         self._usage.look()
         return self._database.writing()
 
@@ -92,8 +97,7 @@ class SQLiteStore(SQLiteContents):
     ) -> npt.NDArray[np.bool_]:
         """See `Store.recorded`."""
         with self._database.reading() as connection:
-            pointers = documents.pointers(connection, model, collection, doc_ids, content_hashes)
-        return np.equal(pointers, vector_ids)
+            return np.equal(documents.pointers(connection, model, collection, doc_ids, content_hashes), vector_ids)
 
     def read_documents(
         self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
@@ -269,7 +273,7 @@ class SQLiteStore(SQLiteContents):
     def stats(self) -> Stats:
         """See `Store.stats`."""
         with self._database.reading() as connection:
-            return summary.stats(connection, self.path, self._usage.waiting)
+            return summary.stats(connection, self.location, self._usage.waiting)
 
     def verify(self) -> list[Problem]:
         """See `Store.verify`."""
@@ -278,10 +282,11 @@ class SQLiteStore(SQLiteContents):
 
     def compact(self) -> int:
         """See `Store.compact`: rewrites the file, which needs as much free space again and no other user."""
-        with opening.reachable(self.path):
-            before = Path(self.path).stat().st_size
+        file = Path(self.location)
+        with opening.reachable(file):
+            before = file.stat().st_size
             self._database.vacuum(opening.PAGE_SIZE)
-            return before - Path(self.path).stat().st_size
+            return before - file.stat().st_size
 
     def backup(self, path: str | Path, *, allow_network_filesystem: bool, on_progress: OnProgress) -> list[Problem]:
         """See `Store.backup`."""

@@ -94,11 +94,13 @@ class Incoming:
                 if known.is_complete:
                     self._count(wanted, known, 0, 0)
                     return
-        with self.store.writing():
+
+        def write() -> tuple[_Compared, int, int]:
             model = ensure(page.vectors.shape[1])
             n_stored, n_documents = wanted.write(self.store, model, name_of)
-            known = wanted.compared(self.store, model, name_of)
-        self._count(wanted, known, n_stored, n_documents)  # not before the transaction has ended
+            return wanted.compared(self.store, model, name_of), n_stored, n_documents
+
+        self._count(wanted, *self.store.write(write))  # not before the transaction has ended
 
     def _count(self, wanted: _Wanted, known: _Compared, n_stored: int, n_documents: int) -> None:
         self._n_stored += n_stored

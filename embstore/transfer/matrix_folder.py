@@ -65,7 +65,7 @@ def export_npy(
     """
     outgoing = Outgoing(cache, model_name, role=role, settings=settings, collection=collection, progress=progress)
     names = (VECTORS_NAME, ROWS_NAME, MODEL_NAME)
-    with new_folder(path, overwrite=overwrite, cache_path=cache.path, names=names) as folder:
+    with new_folder(path, overwrite=overwrite, location=cache.location, names=names) as folder:
         with (folder / VECTORS_NAME).open("wb") as matrix, (folder / ROWS_NAME).open("w", encoding="utf-8") as rows:
             _write_header(matrix, 0, outgoing.dim)
             for page in outgoing.pages():

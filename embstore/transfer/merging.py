@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from embstore.errors import DamagedStoreError, ModelChangedError, SourceError
 from embstore.progress import progress_bar
 from embstore.stored import StoredEmbeddings
 from embstore.stores.base import Store, StoredModel
+from embstore.stores.locations import is_url
 from embstore.stores.texts import StoredCollection, StoredText
 from embstore.transfer.incoming import Incoming
 from embstore.transfer.report import Conflict, TransferReport
@@ -56,7 +58,7 @@ def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None 
     path = Path(source)
     if not path.is_file():
         raise SourceError(f"{str(path)!r} is no file; give the cache file to be merged", path=str(path))
-    if path.samefile(cache.path):
+    if not is_url(cache.location) and path.samefile(cache.location):
         raise SourceError(f"{str(path)!r} is the very cache that it would be merged into", path=str(path))
     incoming = Incoming(cache.store, str(path))
     with StoredEmbeddings(path) as other, incoming.telling():
@@ -77,9 +79,9 @@ def _check_sound(source: StoredEmbeddings) -> None:
     problems = source.verify()
     if problems:
         raise DamagedStoreError(
-            f"{str(source.path)!r} is damaged: {problems[0]} (and {len(problems) - 1} more); "
-            f"`embstore repair {source.path} -o NEW` saves the rest in a new file, which can be merged",
-            path=str(source.path),
+            f"{source.location!r} is damaged: {problems[0]} (and {len(problems) - 1} more); "
+            f"`embstore repair {source.location} -o NEW` saves the rest in a new file, which can be merged",
+            path=source.location,
         )
 
 
@@ -124,16 +126,19 @@ def _take_texts(incoming: Incoming, source: Store, collection: StoredCollection)
     for start in range(0, len(text_ids), ROWS_AT_ONCE):
         given = list(source.texts.read(collection.name, text_ids[start : start + ROWS_AT_ONCE]).values())
         if _new_texts(incoming.store, collection.name, given):
-            with incoming.store.writing():
-                new = _new_texts(incoming.store, collection.name, given)
-                texts.put(collection.name, new)
-            incoming.n_texts += len(new)
+            incoming.n_texts += incoming.store.write(partial(_put_texts, incoming.store, collection.name, given))
         there = texts.find(collection.name, [text.doc_id for text in given])
         incoming.conflicts += [
             Conflict("text", None, text.content_hash.hex(), collection.name, text.doc_id)
             for text in given
             if there[text.doc_id] != text
         ]
+
+
+def _put_texts(store: Store, collection: str, given: Sequence[StoredText]) -> int:
+    new = _new_texts(store, collection, given)
+    store.texts.put(collection, new)
+    return len(new)
 
 
 def _new_texts(store: Store, collection: str, given: Sequence[StoredText]) -> list[StoredText]:
@@ -151,12 +156,15 @@ def _take_values(incoming: Incoming, source: Store) -> None:
             key: value for key, value in zip(some, source.byte_values.mget(some), strict=True) if value is not None
         }
         if _new_values(incoming.store, given):
-            with incoming.store.writing():
-                new = _new_values(incoming.store, given)
-                values.mset(new)
-            incoming.n_values += len(new)
+            incoming.n_values += incoming.store.write(partial(_put_values, incoming.store, given))
         there = dict(zip(given, values.mget(list(given)), strict=True))
         incoming.conflicts += [Conflict("value", key=key) for key, value in given.items() if there[key] != value]
+
+
+def _put_values(store: Store, given: Mapping[str, bytes]) -> int:
+    new = _new_values(store, given)
+    store.byte_values.mset(new)
+    return len(new)
 
 
 def _new_values(store: Store, given: Mapping[str, bytes]) -> dict[str, bytes]:

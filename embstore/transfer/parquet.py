@@ -64,7 +64,7 @@ def export_parquet(
         metadata={_MODEL_KEY: identity.model_name, _SETTINGS_KEY: identity.settings_json},
     )
     with (
-        new_file(path, overwrite=overwrite, cache_path=cache.path, suffix=".parquet") as file,
+        new_file(path, overwrite=overwrite, location=cache.location, suffix=".parquet") as file,
         parquet.ParquetWriter(file, schema) as writer,
     ):
         for page in outgoing.pages():

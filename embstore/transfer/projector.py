@@ -55,7 +55,7 @@ def export_projector(
     outgoing = Outgoing(cache, model_name, role=role, settings=settings, collection=collection, progress=progress)
     line = "\t".join([_VALUE] * outgoing.dim) + "\n"
     names = (VECTORS_NAME, METADATA_NAME, CONFIG_NAME)
-    with new_folder(path, overwrite=overwrite, cache_path=cache.path, names=names) as folder:
+    with new_folder(path, overwrite=overwrite, location=cache.location, names=names) as folder:
         with (
             (folder / VECTORS_NAME).open("w", encoding="utf-8", newline="\n") as vectors,
             (folder / METADATA_NAME).open("w", encoding="utf-8", newline="\n") as metadata,

@@ -59,7 +59,7 @@ def export_safetensors(
     numpy_format = _import_safetensors()[0]
     outgoing = Outgoing(cache, model_name, role=role, settings=settings, collection=collection, progress=progress)
     vectors, hashes, rows = [np.empty((0, outgoing.dim), np.float32)], list[bytes](), list[tuple[str, str]]()
-    with new_file(path, overwrite=overwrite, cache_path=cache.path, suffix=".safetensors") as file:
+    with new_file(path, overwrite=overwrite, location=cache.location, suffix=".safetensors") as file:
         for page in outgoing.pages():
             vectors.append(page.vectors)
             hashes += page.content_hashes

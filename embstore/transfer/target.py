@@ -13,12 +13,13 @@ from pathlib import Path
 from embstore.errors import EmbstoreError, TargetError
 from embstore.stores.committing import sync_folder
 from embstore.stores.copying import put_in_place
+from embstore.stores.locations import is_url
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def new_file(path: str | Path, *, overwrite: bool, cache_path: Path, suffix: str) -> Iterator[Path]:
+def new_file(path: str | Path, *, overwrite: bool, location: str, suffix: str) -> Iterator[Path]:
     """Give the path of a file to write; it gets its name, and mode 0600, when the block ends without an error.
 
     A file is overwritten only where its name has the suffix: what is in it is not looked at, since a database that is
@@ -29,7 +30,7 @@ def new_file(path: str | Path, *, overwrite: bool, cache_path: Path, suffix: str
     TargetError
         Something is there, and is not to be overwritten or is no file; or nothing can be written. What is there stays.
     """
-    target = _checked(path, cache_path, overwrite=overwrite)
+    target = _checked(path, location, overwrite=overwrite)
     if os.path.lexists(target) and (target.is_dir() or target.suffix != suffix):
         raise _exists(target, f"something without the suffix {suffix}")
     with _errors(target):
@@ -49,7 +50,7 @@ def new_file(path: str | Path, *, overwrite: bool, cache_path: Path, suffix: str
 
 
 @contextmanager
-def new_folder(path: str | Path, *, overwrite: bool, cache_path: Path, names: Collection[str]) -> Iterator[Path]:
+def new_folder(path: str | Path, *, overwrite: bool, location: str, names: Collection[str]) -> Iterator[Path]:
     """Give a folder to write files of some names into; it gets its own name when the block ends without an error.
 
     A folder is overwritten only where it has no other files than these.
@@ -59,7 +60,7 @@ def new_folder(path: str | Path, *, overwrite: bool, cache_path: Path, names: Co
     TargetError
         As of `new_file`.
     """
-    target = _checked(path, cache_path, overwrite=overwrite)
+    target = _checked(path, location, overwrite=overwrite)
     if overwrite and os.path.lexists(target):
         others = sorted({file.name for file in target.iterdir()} - {*names}) if target.is_dir() else ["no folder"]
         if others or target.is_symlink():
@@ -77,12 +78,12 @@ def new_folder(path: str | Path, *, overwrite: bool, cache_path: Path, names: Co
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _checked(path: str | Path, cache_path: Path, *, overwrite: bool) -> Path:
+def _checked(path: str | Path, location: str, *, overwrite: bool) -> Path:
     target = Path(os.path.abspath(path))  # noqa: PTH100 - a link in the place of the last name is not followed
     if not target.parent.is_dir():
         raise TargetError(f"{str(target.parent)!r} is no folder; make it first", path=str(target))
     if os.path.lexists(target):
-        if target.exists() and target.samefile(cache_path):
+        if not is_url(location) and target.exists() and target.samefile(location):
             raise TargetError(f"{str(target)!r} is the cache that is to be exported", path=str(target))
         if not overwrite:
             raise _exists(target, "something")

@@ -1,0 +1,37 @@
+"""Where a store is: the path of a file, or the URL of a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embstore.errors import NotAFileError
+
+SCHEMES = ("postgresql://", "postgres://")
+
+
+def is_url(location: object) -> bool:
+    """Tell whether a store is on a server."""
+    return isinstance(location, str) and location.startswith(SCHEMES)
+
+
+def absolute(location: str | Path) -> str:
+    """Give a location that means the same in every folder."""
+    return str(location) if is_url(location) else str(Path(location).absolute())
+
+
+def folder_of(location: str | Path) -> Path:
+    """Give the folder of a file, and the current one for a server."""
+    return Path.cwd() if is_url(location) else Path(location).absolute().parent
+
+
+def file_of(location: str) -> Path:
+    """Give the file that a store is in.
+
+    Raises
+    ------
+    NotAFileError
+        It is on a server.
+    """
+    if is_url(location):
+        raise NotAFileError(f"{location!r} is on a server, and in no file; ask for its `location`", path=location)
+    return Path(location)
