@@ -91,17 +91,38 @@ def check_scope(model_name: str | None, collection: str | None) -> None:
         check_collection(collection)
 
 
-def check_count(value: int, name: str) -> int:
-    """Give a number of things, at least one."""
+def check_count(value: int, name: str, *, least: int = 1) -> int:
+    """Give a number of things, at least one, or another least number."""
     try:
         if isinstance(value, bool):
             raise TypeError
         value = operator.index(value)  # numpy's integers too
     except TypeError:
         raise InvalidTypeError(f"{name} is {type(value).__name__}, not int: {value!r:.80}") from None
-    if value < 1:
-        raise InvalidInputError(f"{name} is {value}; it must be at least 1")
+    if value < least:
+        raise InvalidInputError(f"{name} is {value}; it must be at least {least}")
     return value
+
+
+def check_shard(shard: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Give which of how many shares is asked for: (i, n); None for the whole, also where it is the only share.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        It is no tuple of two int with 0 <= i < n.
+    """
+    if shard is None:
+        return None
+    if not isinstance(shard, Sequence) or isinstance(shard, (str, bytes)):
+        raise InvalidTypeError(f"shard is {type(shard).__name__}, not a tuple of two int: {shard!r:.80}")
+    if len(shard) != 2:
+        raise InvalidInputError(f"shard has {len(shard)} values, not 2; give (i, n) for the i-th of n shares")
+    n = check_count(shard[1], "the number of shares")
+    i = check_count(shard[0], "the number of the share", least=0)
+    if i >= n:
+        raise InvalidInputError(f"shard is ({i}, {n}); of {n} shares the first is (0, {n}), the last ({n - 1}, {n})")
+    return None if n == 1 else (i, n)
 
 
 def check_truncation(dim: int, full_dim: int, model_name: str, argument: str = "dim") -> int:

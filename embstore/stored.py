@@ -10,7 +10,7 @@ from typing import Self
 from embstore.backup import BackedUp
 from embstore.codec import Vectors
 from embstore.identity import Dtype, Role, Setting, check_role, is_storable
-from embstore.inputs import check_count, check_doc_ids, check_scope, check_truncation
+from embstore.inputs import check_count, check_doc_ids, check_scope, check_shard, check_truncation
 from embstore.naming import NamedModels
 from embstore.stores import open_store
 from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats, Store, StoredModel
@@ -147,8 +147,9 @@ class StoredEmbeddings(NamedModels, BackedUp):
         settings: Mapping[str, Setting] | None = None,
         collection: str | None = None,
         dim: int | None = None,
+        shard: tuple[int, int] | None = None,
     ) -> Iterator[tuple[list[str], Vectors]]:
-        """Read what `matrix` reads in pages, in bounded memory.
+        """Read what `matrix` reads in pages, in bounded memory; or a share of it, so that several read it together.
 
         Each page is one state of the file, so that a long reading holds up no writer: a document that is written
         meanwhile can come with its old vector or its new one, or, moved to a content stored before, not at all.
@@ -159,6 +160,9 @@ class StoredEmbeddings(NamedModels, BackedUp):
             The most rows of a page.
         model_name, role, settings, collection, dim
             As of `matrix`.
+        shard : tuple of int, optional
+            (i, n): the i-th of n shares, from 0. Those of n readers hold each document once, whenever each begins, and
+            are about as large where there are many more than 1,000 vectors a reader. Their pages are shorter.
 
         Yields
         ------
@@ -169,11 +173,14 @@ class StoredEmbeddings(NamedModels, BackedUp):
         ------
         UnknownModelError, AmbiguousModelError, DimensionError, DamagedStoreError
             As of `matrix`; of the model and `dim` at the call, before the first page is asked for.
+        InvalidInputError, InvalidTypeError
+            `batch_rows` is no int of at least 1, or `shard` no two of them with 0 <= i < n; likewise.
         """
         model = self._find_model(model_name, settings, check_role(role))
         check_scope(model_name, collection)
         shorter = _checked_dim(dim, model)
-        pages = self._store.pages(model, collection=collection, batch_rows=check_count(batch_rows, "batch_rows"))
+        batch_rows = check_count(batch_rows, "batch_rows")
+        pages = self._store.pages(model, collection=collection, batch_rows=batch_rows, shard=check_shard(shard))
         return pages if shorter is None else ((doc_ids, truncated(vectors, shorter)) for doc_ids, vectors in pages)
 
     def documents(

@@ -551,6 +551,7 @@ BAD_ARGUMENTS: dict[str, Callable[[EmbeddingCache], object]] = {
     "matrix: settings": lambda cache: cache.matrix("fake", settings={"a": [1]}),  # type: ignore[dict-item]
     "iter_matrix: no rows": lambda cache: cache.iter_matrix("fake", batch_rows=0),
     "iter_matrix: half a row": lambda cache: cache.iter_matrix("fake", batch_rows=0.5),  # type: ignore[arg-type]
+    "iter_matrix: no such share": lambda cache: cache.iter_matrix("fake", shard=(3, 3)),
     "documents: collection": lambda cache: cache.documents(collection=b"x"),  # type: ignore[arg-type]
     "documents: model_name": lambda cache: list(cache.documents(model_name="a\ud800")),
     "invalidate: empty id": lambda cache: cache.invalidate(["doc 1", ""]),

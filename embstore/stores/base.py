@@ -24,6 +24,7 @@ from embstore.stores.infos import ModelInfo as ModelInfo
 from embstore.stores.infos import Problem as Problem
 from embstore.stores.infos import PruneReport as PruneReport
 from embstore.stores.infos import Stats as Stats
+from embstore.stores.shards import Shard
 from embstore.stores.texts import TextStore
 
 T = TypeVar("T")
@@ -199,9 +200,12 @@ class Store(ContentStore, Protocol):
         """
 
     def pages(
-        self, model: StoredModel, *, collection: str | None, batch_rows: int
+        self, model: StoredModel, *, collection: str | None, batch_rows: int, shard: Shard | None = None
     ) -> Iterator[tuple[list[str], Vectors]]:
-        """Read the vectors of documents in pages, in the order stored; each page is one state of the store."""
+        """Read the vectors of documents in pages, in the order stored; each page is one state of the store.
+
+        With `shard`, those of one share; `embstore.stores.shards` says which these are.
+        """
 
     def list_documents(self, model_name: str | None, collection: str | None) -> Iterator[DocumentInfo]:
         """List documents by model, collection and id."""

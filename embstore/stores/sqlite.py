@@ -14,10 +14,11 @@ from embstore.checksums import is_sound
 from embstore.codec import Vectors, are_finite
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
-from embstore.stores import bulk, copying, forgetting, opening, summary, verify
+from embstore.stores import bulk, copying, forgetting, opening, shards, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, T, VectorLookup
 from embstore.stores.connection import Database
 from embstore.stores.copying import OnProgress
+from embstore.stores.shards import Shard
 from embstore.stores.sqlite_byte_values import SQLiteByteValues
 from embstore.stores.sqlite_contents import SQLiteContents
 from embstore.stores.sqlite_texts import SQLiteTexts
@@ -198,14 +199,13 @@ class SQLiteStore(SQLiteContents):
             return listing.doc_ids, bulk.gather(*bulk.read_distinct(connection, model, listing))
 
     def pages(
-        self, model: StoredModel, *, collection: str | None, batch_rows: int
+        self, model: StoredModel, *, collection: str | None, batch_rows: int, shard: Shard | None = None
     ) -> Iterator[tuple[list[str], Vectors]]:
         """See `Store.pages`."""
         with self._database.reading() as connection:
             vector_ids, n_documents = bulk.list_vector_ids(connection, model, collection)
-        for start in range(0, len(vector_ids), batch_rows):
-            # A transaction a page, none while the caller works: a reader that stays holds up every writer.
-            page = slice(start, start + batch_rows)
+        # A transaction a page, none while the caller works: a reader that stays holds up every writer.
+        for page in shards.pages(vector_ids, batch_rows, shard):
             n_expected = int(n_documents[page].sum())
             with self._database.reading() as connection:
                 listing = bulk.list_range(connection, model, collection, vector_ids[page], n_expected)

@@ -124,7 +124,7 @@ def a_cache(cache: EmbeddingCache, ids: Sequence[str], texts: Iterator[str]) -> 
 
 def what_is_stored(cache: StoredEmbeddings) -> None:
     assert_type(cache.matrix("lengths", doc_ids=["a"], dim=128), tuple[list[str], Vectors])
-    assert_type(cache.iter_matrix("lengths", batch_rows=1000), Iterator[tuple[list[str], Vectors]])
+    assert_type(cache.iter_matrix("lengths", batch_rows=1000, shard=(0, 8)), Iterator[tuple[list[str], Vectors]])
     assert_type(cache.documents(model_name="lengths"), Iterator[DocumentInfo])
     assert_type(cache.models(), list[ModelInfo])
     assert_type(cache.stats(), Stats)
