@@ -20,6 +20,7 @@ from embstore.cli.output import counted, megabytes, print_json, printable
 from embstore.errors import InvalidInputError
 from embstore.identity import DTYPES, ROLES, Dtype, Role
 from embstore.search.defaults import CACHE_NAME
+from embstore.stores.locations import is_url
 from embstore.transfer.report import TransferReport
 
 _SHOWN = 10  # rows of each kind; the others are counted
@@ -37,10 +38,14 @@ For pandas, DuckDB, or embedding-atlas:
 """
 
 _MERGE_EPILOG = """\b
-What a colleague has encoded:
-  embstore merge my-library colleague.db
+What a colleague has encoded, into a library of one's own:
+  embstore merge colleague.db my-library
 
-Exit code 1 where the two files have something otherwise; the one in PATH stays as it is.
+From a file to a server for many machines, and back:
+  embstore merge embeddings.db postgresql://me@db.example.org/vectors
+  embstore merge postgresql://me@db.example.org/vectors embeddings.db
+
+Exit code 1 where the two have something otherwise; that in TARGET stays as it is.
 """
 
 _path = click.Path(path_type=Path)
@@ -102,16 +107,19 @@ def import_(path: Path, source: Path, kind: str, dtype: Dtype, as_json: bool, **
 
 
 @main.command(epilog=_MERGE_EPILOG)
-@click.argument("path", type=_path)
-@click.argument("other", type=click.Path(exists=True, path_type=Path))
+@click.argument("source")
+@click.argument("target")
 @_as_json
-def merge(path: Path, other: Path, as_json: bool) -> None:
-    """Take all that OTHER holds, and PATH does not, into PATH.
+def merge(source: str, target: str, as_json: bool) -> None:
+    """Take all that SOURCE holds, and TARGET does not, into TARGET.
 
-    Both are a library or a database file. Models, formats, collections and texts come as they are; indexes do not.
+    Each is a library, a database file, or the URL of a server; what is in TARGET stays, and a file is made where it is
+    not there. Models, formats, collections and texts come as they are; indexes and counts of use do not. What ends it
+    early loses nothing: the same command again takes the rest.
     """
-    with EmbeddingCache(_new_or_present(path)) as cache:
-        report = transfer.merge(cache, database_in(other))
+    given = source if is_url(source) else database_in(Path(source))
+    with EmbeddingCache(target if is_url(target) else _new_or_present(Path(target))) as cache:
+        report = transfer.merge(cache, given)
     _print(report, as_json)
 
 

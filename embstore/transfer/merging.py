@@ -1,4 +1,4 @@
-"""Merging: all of one cache file into another, as it is."""
+"""Merging: all of one cache into another, as it is; from file to server and back, too."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ VALUES_AT_ONCE = 50  # of up to 32 MiB
 
 
 def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None = None) -> TransferReport:
-    """Take all that another cache file holds and this one does not.
+    """Take all that another cache holds and this one does not.
 
-    Of each 1,000 vectors, or more in a file of more than 100,000, all is stored in one transaction.
+    Of each 1,000 vectors, or more in a file of more than 100,000, all is stored in one transaction. What ends it early
+    leaves those before, and merging again takes the rest.
 
     Models come under their whole identities, with their canaries and formats; vectors bit for bit, with the mark of
     those that were cached without an id; documents in their collections, texts with their metadata, and the values
@@ -38,7 +39,8 @@ def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None 
     cache : EmbeddingCache
         Where everything comes to.
     source : str or Path
-        Another cache file. It is only read, but brought to the present version of the schema where it is older.
+        Another cache: its file, or the URL of its server. It is only read, but brought to the present version of the
+        schema where it is older.
     progress : bool, optional
         Show a progress bar; by default where stderr is a terminal.
 
@@ -49,38 +51,57 @@ def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None 
     Raises
     ------
     SourceError
-        There is no such file, or it is the one of `cache`.
+        There is no such file, or it is where `cache` is.
     DamagedStoreError
         The source is damaged, and nothing of it was stored.
     StoreError
-        One of the files cannot be used. In each case the message says what was stored before.
+        One of the two cannot be used. In each case the message says what was stored before.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise SourceError(f"{str(path)!r} is no file; give the cache file to be merged", path=str(path))
-    if not is_url(cache.location) and path.samefile(cache.location):
-        raise SourceError(f"{str(path)!r} is the very cache that it would be merged into", path=str(path))
-    incoming = Incoming(cache.store, str(path))
-    with StoredEmbeddings(path) as other, incoming.telling():
-        _check_sound(other)
-        n_rows = sum(model.n_vectors for model in other.models())
-        with progress_bar(n_rows, "merging", progress, unit="row") as bar:
-            for model in other.store.find_models():
-                if not _has_another(incoming, model):
-                    _take_contents(incoming, other.store, model, bar.update)
-        for collection in other.store.texts.list_collections():
-            _take_texts(incoming, other.store, collection)
-        _take_values(incoming, other.store)
+    _check_another(source, cache.location)
+    with StoredEmbeddings(source) as other:
+        if other.location == cache.location:
+            raise _is_the_same(cache.location)
+        incoming = Incoming(cache.store, other.location if is_url(source) else str(source))  # without a password
+        with incoming.telling():
+            _check_sound(other)
+            _take_all(incoming, other, progress)
     return incoming.report()
 
 
+def _check_another(source: str | Path, location: str) -> None:
+    """Refuse a file that is not there, which would be made, and the one that would be merged into itself."""
+    if is_url(source):
+        return
+    if not Path(source).is_file():
+        raise SourceError(f"{str(source)!r} is no file; give the cache to be merged", path=str(source))
+    if not is_url(location) and Path(source).samefile(location):
+        raise _is_the_same(location)
+
+
+def _is_the_same(location: str) -> SourceError:
+    return SourceError(f"{location!r} is the very cache that it would be merged into", path=location)
+
+
+def _take_all(incoming: Incoming, source: StoredEmbeddings, progress: bool | None) -> None:
+    n_rows = sum(model.n_vectors for model in source.models())
+    with progress_bar(n_rows, "merging", progress, unit="row") as bar:
+        for model in source.store.find_models():
+            if not _has_another(incoming, model):
+                _take_contents(incoming, source.store, model, bar.update)
+    for collection in source.store.texts.list_collections():
+        _take_texts(incoming, source.store, collection)
+    _take_values(incoming, source.store)
+
+
 def _check_sound(source: StoredEmbeddings) -> None:
-    """Refuse a file with any damage as a whole: what a damaged index leaves out is missed by no reading of rows."""
+    """Refuse a source with any damage as a whole: what a damaged index leaves out is missed by no reading of rows."""
     problems = source.verify()
     if problems:
+        cure = f"`embstore repair {source.location} -o NEW` saves the rest in a new file, which can be merged"
+        if is_url(source.location):
+            cure = "merging a sound copy into it, or encoding these texts again, puts them right"
         raise DamagedStoreError(
-            f"{source.location!r} is damaged: {problems[0]} (and {len(problems) - 1} more); "
-            f"`embstore repair {source.location} -o NEW` saves the rest in a new file, which can be merged",
+            f"{source.location!r} is damaged: {problems[0]} (and {len(problems) - 1} more); {cure}",
             path=source.location,
         )
 

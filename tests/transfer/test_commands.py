@@ -88,11 +88,11 @@ def test_a_broken_source_is_exit_code_2_and_one_line(tmp_path: Path, home_made: 
 def test_merge_takes_a_library_or_a_file(tmp_path: Path, encoder: CountingEncoder) -> None:
     with EmbeddingCache(tmp_path / "theirs" / "embeddings.db") as cache:
         cache.get("a", "one", encoder)
-    told = run("merge", tmp_path / "mine.db", tmp_path / "theirs")
+    told = run("merge", tmp_path / "theirs", tmp_path / "mine.db")
     assert "1 vector, 1 document and 0 texts stored" in told
-    report = json.loads(run("merge", tmp_path / "mine.db", tmp_path / "theirs" / "embeddings.db", "--json"))
+    report = json.loads(run("merge", tmp_path / "theirs" / "embeddings.db", tmp_path / "mine.db", "--json"))
     assert (report["n_present"], report["ok"]) == (1, True)
-    run("merge", tmp_path / "mine.db", tmp_path / "nowhere", exit_code=2)
+    run("merge", tmp_path / "nowhere", tmp_path / "mine.db", exit_code=2)
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "safetensors"])
