@@ -31,6 +31,7 @@ from tests.fakes import CountingEncoder
 
 PAGES = {file.relative_to(DOCS).as_posix(): file.read_text(encoding="utf-8") for file in sorted(DOCS.rglob("*.md"))}
 PYTHON = {page: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for page, text in PAGES.items()}
+STARTS_A_CLUSTER = ("recipes/ray.md",)
 COMMANDS = [
     (page, line[2:].split("  #")[0].strip())
     for page, text in PAGES.items()
@@ -56,7 +57,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page, blocks in PYTHON.items() if blocks])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in STARTS_A_CLUSTER else [])
+        for page, blocks in PYTHON.items()
+        if blocks
+    ],
+)
 def test_the_python_of_a_page_runs_as_it_stands(page: str, folder: Path) -> None:
     names: dict[str, object] = {"__name__": "docs"}
     for number, block in enumerate(PYTHON[page], 1):
