@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -84,20 +84,25 @@ def import_matrix(
     if ids is None:
         raise SourceError(f"{source} has no ids; give one for each row: ids=", path=source)
     owner = Owner.of(cache, model, model_name, settings, role)
-    named = list(_read_ids(Path(ids)) if isinstance(ids, (str, Path)) else _listed(source, ids))
+    if isinstance(ids, (str, Path)):
+        n_ids = sum(1 for _ in _read_ids(Path(ids)))  # all of it is looked at before a row is stored, and none is kept
+        named = _read_ids(Path(ids))
+    else:
+        listed = list(ids)
+        n_ids, named = len(listed), _listed(source, listed)
     if texts is not None and not isinstance(texts, Mapping):
         texts = check_texts(texts)
-    for what, n in (("ids", len(named)), ("texts", len(texts) if isinstance(texts, list) else len(named))):
+    for what, n in (("ids", n_ids), ("texts", len(texts) if isinstance(texts, list) else n_ids)):
         if n != len(matrix):
             raise SourceError(f"{source} has {len(matrix)} rows, and there are {n} {what}", path=source)
     rows = _rows(source, matrix, named, texts or {}, collection)
-    return import_rows(cache, source, owner, rows, total=len(named), progress=progress)
+    return import_rows(cache, source, owner, rows, total=n_ids, progress=progress)
 
 
 def _rows(
     source: str,
     matrix: npt.NDArray[Any],
-    named: Sequence[Named],
+    named: Iterable[Named],
     texts: Mapping[str, str] | Sequence[str],
     collection: str | None,
 ) -> Iterator[SourceRow | Skipped]:
@@ -146,19 +151,22 @@ def _listed(source: str, ids: Iterable[str]) -> Iterator[Named]:
 
 def _read_ids(file: Path) -> Iterator[Named]:
     try:
-        written = file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig", newline="\n") as lines:  # not cut at U+2028 and its like
+            yield from _listed_in(file, lines)
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{str(file)!r} cannot be read: {error}", path=str(file)) from error
+
+
+def _listed_in(file: Path, lines: TextIO) -> Iterator[Named]:
     if file.suffix.lower() == ".json":
-        listed = _parsed(file, str(file), written)
+        listed = _parsed(file, str(file), lines.read())
         if not isinstance(listed, list):
             raise SourceError(f"{str(file)!r} is no list of ids", path=str(file))
         yield from _listed(str(file), listed)
         return
-    # Not splitlines(): it also cuts at U+2028 and its like.
-    lines = written.removesuffix("\n").split("\n") if written else []
     for number, line in enumerate(lines, start=1):
         place = f"{file}:{number}"
+        line = line.removesuffix("\n")
         fields = _parsed(file, place, line) if file.suffix.lower() == ".jsonl" else {"id": line.removesuffix("\r")}
         if not isinstance(fields, dict):
             raise broken(file, place, f"it is no object with an id: {line!r:.80}")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from embstore.codec import HASH_BYTES
+from embstore.codec import HASH_BYTES, little_endian
 from embstore.errors import MissingExtraError, SourceError
 from embstore.identity import Role, Setting
 from embstore.putting import PutEmbeddings
 from embstore.stored import StoredEmbeddings
 from embstore.transfer.exporting import Outgoing
-from embstore.transfer.importing import Owner, SourceRow, import_rows
+from embstore.transfer.importing import ROWS_AT_ONCE, Owner, SourceRow, broken, import_rows
 from embstore.transfer.report import ExportReport, TransferReport
 from embstore.transfer.target import new_file
 
 _TENSORS = ("vectors", "content_hashes", "rows")
+
+_MOST_ROWS = 2**40  # no number in a header is longer than with so many
 
 
 def export_safetensors(
@@ -38,7 +40,7 @@ def export_safetensors(
 
     The file has ``vectors``, float32 of shape (n, dim); ``content_hashes``, uint8 of shape (n, 32); ``rows``, the
     bytes of a JSON list of n pairs (collection, id); and the model's name and settings as metadata.
-    `import_safetensors` reads it back bit for bit. All is in memory meanwhile. The file appears when it is whole.
+    `import_safetensors` reads it back bit for bit. Memory is bounded. The file appears when it is whole.
 
     Parameters
     ----------
@@ -51,28 +53,52 @@ def export_safetensors(
 
     Raises
     ------
-    MissingExtraError
-        The extra ``safetensors`` is not installed.
     UnknownModelError, AmbiguousModelError, TargetError, DamagedStoreError
         As of `export_npy`; nothing was exported.
     """
-    numpy_format = _import_safetensors()[0]
     outgoing = Outgoing(cache, model_name, role=role, settings=settings, collection=collection, progress=progress)
-    vectors, hashes, rows = [np.empty((0, outgoing.dim), np.float32)], list[bytes](), list[tuple[str, str]]()
-    with new_file(path, overwrite=overwrite, location=cache.location, suffix=".safetensors") as file:
+    identity = outgoing.model.identity
+    metadata = {"model_name": identity.model_name, "settings": identity.settings_json}
+    room = len(_header(metadata, _MOST_ROWS, outgoing.dim, 2**60))
+    with (
+        new_file(path, overwrite=overwrite, location=cache.location, suffix=".safetensors") as part,
+        part.open("wb") as file,
+        tempfile.TemporaryFile(dir=part.parent) as hashes,
+        tempfile.TemporaryFile(dir=part.parent) as rows,
+    ):
+        file.write(bytes(room))
         for page in outgoing.pages():
-            vectors.append(page.vectors)
-            hashes += page.content_hashes
-            rows += zip(page.collections, page.doc_ids, strict=True)
-        tensors = {
-            "vectors": np.concatenate(vectors),
-            "content_hashes": np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_BYTES),
-            "rows": np.frombuffer(json.dumps(rows).encode("ascii"), np.uint8),
-        }
-        identity = outgoing.model.identity
-        metadata = {"model_name": identity.model_name, "settings": identity.settings_json}
-        numpy_format.save_file(tensors, file, metadata=metadata)
+            file.write(little_endian(page.vectors).tobytes())
+            hashes.write(b"".join(page.content_hashes))
+            listed = json.dumps([*zip(page.collections, page.doc_ids, strict=True)])
+            rows.write((", " if rows.tell() else "[").encode() + listed[1:-1].encode("ascii"))
+        rows.write(b"]" if rows.tell() else b"[]")
+        n_bytes = rows.tell()
+        for tensor in (hashes, rows):  # which follow the last of the vectors, wherever that is
+            tensor.seek(0)
+            shutil.copyfileobj(tensor, file)
+        file.seek(0)
+        file.write(_header(metadata, outgoing.n_rows, outgoing.dim, n_bytes, room))
     return outgoing.report(Path(path))
+
+
+def _header(metadata: Mapping[str, str], n: int, dim: int, n_bytes: int, room: int = 0) -> bytes:
+    """Give what a file begins with: 8 bytes of length, and JSON with spaces up to a multiple of 8, or to fill a room.
+
+    https://huggingface.co/docs/safetensors, "Format". The library itself writes what is in memory as a whole.
+    """
+    tensors: dict[str, object] = {"__metadata__": metadata}
+    start = 0
+    for name, dtype, shape, size in (
+        ("vectors", "F32", (n, dim), 4 * n * dim),
+        ("content_hashes", "U8", (n, HASH_BYTES), n * HASH_BYTES),
+        ("rows", "U8", (n_bytes,), n_bytes),
+    ):
+        tensors[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, start + size)}
+        start += size
+    written = json.dumps(tensors).encode("ascii")
+    length = room - 8 if room else len(written) + -len(written) % 8
+    return length.to_bytes(8, "little") + written.ljust(length)
 
 
 def import_safetensors(
@@ -107,34 +133,33 @@ def import_safetensors(
     InvalidInputError, DimensionError, OutOfRangeError, StoreError
         Of the cache and the model; likewise.
     """
-    metadata, tensors = _read(Path(path))
-    if model is None and model_name is None:
-        model_name, settings = _noted_model(Path(path), metadata)
-    owner = Owner.of(cache, model, model_name, settings, role)
-    rows = _rows(Path(path), tensors, collection)
-    return import_rows(cache, path, owner, rows, total=len(tensors["vectors"]), progress=progress)
+    with _opened(Path(path)) as (metadata, tensors):
+        if model is None and model_name is None:
+            model_name, settings = _noted_model(Path(path), metadata)
+        owner = Owner.of(cache, model, model_name, settings, role)
+        rows = _rows(Path(path), tensors, collection)
+        total = tensors["vectors"].get_shape()[:1]
+        return import_rows(cache, path, owner, rows, total=total[0] if total else None, progress=progress)
 
 
-def _import_safetensors() -> tuple[Any, Any]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Give the metadata of a file and its tensors, of which only what is asked for is read."""
     try:
         import safetensors
-        import safetensors.numpy
     except ImportError as error:
         raise MissingExtraError("safetensors", "safetensors", "a .safetensors file") from error
-    return safetensors.numpy, safetensors
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    safetensors = _import_safetensors()[1]
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in _TENSORS}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise SourceError(
-            f"{str(path)!r} is no .safetensors file with {', '.join(_TENSORS)} ({error}); give one that "
-            f"export_safetensors has written",
-            path=str(path),
-        ) from error
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+            tensors = {name: file.get_slice(name) for name in _TENSORS}
+        except (OSError, safetensors.SafetensorError) as error:
+            raise SourceError(
+                f"{str(path)!r} is no .safetensors file with {', '.join(_TENSORS)} ({error}); give one that "
+                f"export_safetensors has written",
+                path=str(path),
+            ) from error
+        yield file.metadata() or {}, tensors
 
 
 def _noted_model(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, Setting]]:
@@ -146,15 +171,22 @@ def _noted_model(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str
         ) from error
 
 
-def _rows(path: Path, tensors: Mapping[str, npt.NDArray[Any]], collection: str | None) -> Iterator[SourceRow]:
+def _rows(path: Path, tensors: Mapping[str, Any], collection: str | None) -> Iterator[SourceRow]:
     vectors, hashes = tensors["vectors"], tensors["content_hashes"]
     try:
-        rows = [(str(name), doc_id) for name, doc_id in json.loads(tensors["rows"].tobytes())]
-        if hashes.dtype != np.uint8 or hashes.shape != (len(rows), HASH_BYTES) or vectors.shape[:1] != (len(rows),):
-            raise ValueError(f"vectors of shape {vectors.shape}, hashes of shape {hashes.shape}, {len(rows)} rows")
+        rows = [(str(name), doc_id) for name, doc_id in json.loads(tensors["rows"][:].tobytes())]
+        shapes = [tuple(tensor.get_shape()) for tensor in (vectors, hashes)]
+        if hashes.get_dtype() != "U8" or shapes[1] != (len(rows), HASH_BYTES) or shapes[0][:1] != (len(rows),):
+            raise ValueError(f"vectors of shape {shapes[0]}, hashes of shape {shapes[1]}, {len(rows)} rows")
     except (ValueError, TypeError, RecursionError) as error:
         raise SourceError(f"{str(path)!r}: its tensors do not fit together: {error}", path=str(path)) from error
-    for i, (name, doc_id) in enumerate(rows):
-        yield SourceRow(
-            f"{path}: row {i}", hashes[i].tobytes(), vectors[i], doc_id, name if collection is None else collection
-        )
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        named = rows[start : start + ROWS_AT_ONCE]
+        end = start + len(named)
+        try:
+            read = zip(named, vectors[start:end], hashes[start:end], strict=True)
+        except Exception as error:  # a type that numpy has not, and what else the library raises
+            raise broken(path, f"{path}: row {start} or after", f"it cannot be read: {error}") from error
+        for i, ((name, doc_id), vector, content_hash) in enumerate(read, start):
+            scope = name if collection is None else collection
+            yield SourceRow(f"{path}: row {i}", content_hash.tobytes(), vector, doc_id, scope)
