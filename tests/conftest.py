@@ -46,7 +46,7 @@ def cache(cache_path: Path) -> Iterator[EmbeddingCache]:
         assert cache.verify() == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def postgres_server_url(request: pytest.FixtureRequest) -> str:
     """The URL of the server that the run shares."""
     pytest.importorskip("psycopg", reason="needs the extra postgres")

@@ -85,3 +85,18 @@ class DocumentEncoder(CountingEncoder):
     def encode_document(self, texts: list[str]) -> np.ndarray:
         self.count(texts)
         return self.vectors([f"document: {text}" for text in texts])
+
+
+class TooLarge(CountingEncoder):
+    """Gives the text "large" a value that float16 has no place for."""
+
+    def vector(self, text: str) -> np.ndarray:
+        vector = super().vector(text)
+        if text == "large":
+            vector[2] = -65505
+        return vector
+
+
+def halved(vectors: np.ndarray) -> np.ndarray:
+    """What float32 vectors are once they were stored as float16."""
+    return vectors.astype(np.float16).astype(np.float32)

@@ -31,16 +31,11 @@ from embstore.errors import ReadOnlyError
 from embstore.identity import Dtype
 from embstore.inputs import hash_texts
 from embstore.stores.tables import conversion
-from tests.fakes import CountingEncoder, QueryEncoder
+from tests.fakes import CountingEncoder, QueryEncoder, halved
 from tests.files import change, connection, dump, rows
 
 IDS = [f"doc {i}" for i in range(1200)]
 TEXTS = [f"text {i}" for i in range(1200)]
-
-
-def halved(vectors: np.ndarray) -> np.ndarray:
-    """What float32 vectors are once they were stored as float16."""
-    return vectors.astype(np.float16).astype(np.float32)
 
 
 @pytest.fixture

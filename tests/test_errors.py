@@ -1,4 +1,4 @@
-"""Errors are whole wherever they arrive: from a worker of a pool of processes, or a machine of a cluster."""
+"""The classes of errors, which are whole wherever they arrive: from another process, or a machine of a cluster."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def test_an_error_comes_from_another_process_with_all_that_it_knows(kind: type[E
     for arrived in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(arrived) is kind
         assert (str(arrived), arrived.args, vars(arrived)) == (str(error), error.args, vars(error))
+
+
+def test_every_error_has_the_base_class_and_a_builtin() -> None:
+    plain = [kind for kind in ERRORS if not any(base.__module__ == "builtins" for base in kind.__mro__[1:-3])]
+    assert plain == [EmbstoreError, errors.StoreError]

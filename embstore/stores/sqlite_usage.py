@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from sqlite3 import Connection, DatabaseError
 
+from embstore.stores import usage as counting
 from embstore.stores.connection import Database
 from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import encodings, usage
@@ -58,14 +58,14 @@ class SQLiteUsage:
         """Count vectors that a transaction stores."""
         if n_vectors and self._can_note:
             with self._noting():
-                usage.add(connection, model_id, _today(), Counts(n_stored=n_vectors))
+                usage.add(connection, model_id, counting.today(), Counts(n_stored=n_vectors))
 
     def encoded(self, connection: Connection, model_id: int, n_texts: int, n_chars: int, seconds: float) -> None:
         """Count texts that a model has encoded, in the transaction that stores what came of it."""
         if self._can_note:
             with self._noting():
                 encodings.add(connection, model_id, n_texts, n_chars, seconds)
-                usage.add(connection, model_id, _today(), Counts(n_encoded=n_texts, encode_s=seconds))
+                usage.add(connection, model_id, counting.today(), Counts(n_encoded=n_texts, encode_s=seconds))
 
     def waiting(self, model_id: int) -> tuple[int, int]:
         """Give the texts that were found and are not noted yet, and their characters."""
@@ -84,7 +84,7 @@ class SQLiteUsage:
                 self._waiting.clear()
             with self._noting():
                 for model_id, (n_texts, n_chars) in taken.items():
-                    usage.add(connection, model_id, _today(), Counts(n_texts, n_chars))
+                    usage.add(connection, model_id, counting.today(), Counts(n_texts, n_chars))
 
         try:
             yield write
@@ -105,7 +105,3 @@ class SQLiteUsage:
         """Leave what waits to the process that counted it, after a fork."""
         self._lock = threading.Lock()
         self._waiting = {}
-
-
-def _today() -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
+
+
+def today() -> str:
+    """Name the day of UTC that it is, as "2026-01-31"."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 class Counts(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from embstore import EmbeddingCache, content_hash
 from embstore.errors import InvalidInputError, InvalidTypeError
 from tests.fakes import CountingEncoder
-from tests.files import define
+from tests.tables import change, state
 
 
 class SlowEncoder(CountingEncoder):
@@ -30,12 +29,12 @@ def test_missing_lists_distinct_texts_that_are_not_stored(cache: EmbeddingCache,
 
 
 def test_missing_and_estimates_call_no_model_and_write_nothing(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
-    before = cache.path.read_bytes()
+    before = state(cache.location)
     assert cache.missing(["text"], encoder) == ["text"]
     assert cache.estimate_s(100, encoder) is None
     assert cache.missing([], encoder) == []
     assert (encoder.calls, encoder.n_canaries) == ([], 0)
-    assert cache.path.read_bytes() == before
+    assert state(cache.location) == before
 
 
 def test_an_estimate_goes_by_the_time_that_the_model_took_for_a_character(cache: EmbeddingCache) -> None:
@@ -61,10 +60,7 @@ def test_the_record_of_a_model_goes_with_the_model(cache: EmbeddingCache) -> Non
 def test_a_damaged_record_is_reported_and_begun_anew(cache: EmbeddingCache) -> None:
     slow = SlowEncoder()
     cache.get("a", "text", slow)
-    connection = sqlite3.connect(cache.path)
-    connection.execute("UPDATE encodings SET seconds = 1e9")
-    connection.commit()
-    connection.close()
+    change(cache.location, "UPDATE encodings SET seconds = 1e9")
     assert cache.estimate_s(1, slow) is None
     assert [problem.table for problem in cache.verify()] == ["encodings"]
     cache.get("b", "other", slow)
@@ -89,7 +85,7 @@ def test_stored_vectors_of_a_model_that_is_not_stored_are_none(cache: EmbeddingC
 
 def test_a_text_whose_vector_is_damaged_is_missing(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
     cache.get_many(["a", "b"], ["one", "two"], encoder)
-    define(cache.path, "UPDATE vectors SET vector = zeroblob(length(vector)) WHERE vector_id = 1")
+    change(cache.location, "UPDATE vectors SET vector = ? WHERE vector_id = 1", bytes(32))
     assert cache.missing(["one", "two"], encoder) == ["one"]
     cache.get("a", "one", encoder)
     assert cache.missing(["one", "two"], encoder) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from embstore.canary import CANARY_TEXT, ModelGuard, encode_canary
 from embstore.encoders import as_encoder
 from embstore.stores.base import StoredModel
 from tests.fakes import CountingEncoder, QueryEncoder
-from tests.files import dump
+from tests.tables import dump
 
 USES: dict[str, Callable[[EmbeddingCache, CountingEncoder], Any]] = {
     "a hit": lambda cache, encoder: cache.get("a", "text", encoder),
@@ -89,7 +88,7 @@ def test_the_canary_is_encoded_once_per_identity(cache: EmbeddingCache) -> None:
 
 def test_another_cache_on_the_same_file_checks_for_itself(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
     cache.get("a", "text", encoder)
-    with EmbeddingCache(cache.path) as second:
+    with EmbeddingCache(cache.location) as second:
         second.get("a", "text", encoder)
     assert encoder.n_canaries == 2
 
@@ -99,12 +98,12 @@ def test_a_model_swapped_behind_its_name_is_refused_and_nothing_is_read_or_writt
     use: str, cache: EmbeddingCache, encoder: CountingEncoder
 ) -> None:
     cache.get("a", "text", encoder)
-    before = dump(cache.path)
+    before = dump(cache.location)
     swapped = CountingEncoder(seed=1)
     for _ in range(2):
         with pytest.raises(ModelChangedError, match=r"'fake' is not the model.*clear\(model_name='fake'\)"):
             USES[use](cache, swapped)
-    assert dump(cache.path) == before
+    assert dump(cache.location) == before
     assert (swapped.calls, swapped.n_canaries) == ([], 2)
 
 
@@ -140,8 +139,8 @@ def test_a_canary_of_zeros_is_equal_to_itself(cache: EmbeddingCache) -> None:
     assert cache.get("a", "text", Zeros()).tolist() == [0.0] * 8
 
 
-def test_a_cache_can_do_without_canaries(cache_path: Path, encoder: CountingEncoder) -> None:
-    with EmbeddingCache(cache_path, check_canary=False) as cache:
+def test_a_cache_can_do_without_canaries(location: str, encoder: CountingEncoder) -> None:
+    with EmbeddingCache(location, check_canary=False) as cache:
         stored = cache.get("a", "text", encoder)
         swapped = CountingEncoder(seed=1)
         assert np.array_equal(cache.get("a", "text", swapped), stored)
@@ -203,10 +202,10 @@ def test_the_first_live_encoder_encodes_one_hit_again_and_leaves_its_canary(
 
 def test_a_wrong_first_encoder_is_refused_and_leaves_nothing(cache: EmbeddingCache) -> None:
     put_by_name(cache, "text")
-    before = dump(cache.path)
+    before = dump(cache.location)
     with pytest.raises(ModelChangedError):
         cache.embed(["text", "new"], CountingEncoder(seed=1))
-    assert dump(cache.path) == before
+    assert dump(cache.location) == before
 
 
 def test_vectors_put_with_an_encoder_are_checked_by_its_canary(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
@@ -254,7 +253,7 @@ def test_what_a_model_stores_after_another_took_its_name_is_refused(cache: Embed
     class Overtaken(CountingEncoder):
         def encode(self, texts: list[str]) -> np.ndarray:
             if texts == ["second"]:
-                with EmbeddingCache(cache.path) as other:
+                with EmbeddingCache(cache.location) as other:
                     other.clear(model_name="fake")
                     other.get("c", "third", new)
             return super().encode(texts)
@@ -332,7 +331,7 @@ def test_a_model_cleared_and_filled_by_another_process_is_checked_again(
     cache: EmbeddingCache, encoder: CountingEncoder
 ) -> None:
     cache.get("a", "text", encoder)
-    with EmbeddingCache(cache.path) as other:
+    with EmbeddingCache(cache.location) as other:
         other.clear(model_name="fake")
         other.get("a", "text", CountingEncoder(seed=1))
     with pytest.raises(ModelChangedError):
@@ -345,7 +344,7 @@ def test_where_two_processes_begin_with_different_models_the_second_is_refused(c
 
         def encode(self, texts: list[str]) -> np.ndarray:
             if texts != [CANARY_TEXT]:
-                with EmbeddingCache(cache.path) as other:
+                with EmbeddingCache(cache.location) as other:
                     other.get("b", "other", CountingEncoder(seed=1))
             return super().encode(texts)
 
@@ -358,10 +357,10 @@ def test_the_role_decides_which_vectors_the_canary_is_compared_with(cache: Embed
     encoder = QueryEncoder()
     cache.embed_query("text", encoder)
     cache.embed(["text"], encoder)
-    assert sorted(row[0] for row in canaries(cache.path)) == sorted(
+    assert sorted(row[0] for row in canaries(cache.location)) == sorted(
         vector.tobytes() for vector in encoder.vectors([CANARY_TEXT, f"query: {CANARY_TEXT}"])
     )
 
 
-def canaries(path: Path) -> list[tuple[bytes]]:
-    return [(row[5],) for row in dump(path)["models"]]
+def canaries(location: str) -> list[tuple[bytes]]:
+    return [(row[5],) for row in dump(location)["models"]]

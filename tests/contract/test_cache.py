@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +14,17 @@ import pytest
 from embstore import EmbeddingCache, EncoderError, FillReport, filling, grouping
 from embstore.background import Background
 from embstore.canary import CANARY_TEXT
-from embstore.errors import EmbstoreError, StoreClosedError
+from embstore.errors import StoreClosedError
 from tests.fakes import CountingEncoder, HookedEncoder, QueryEncoder
-from tests.files import dump, rows
+from tests.tables import dump, rows, state, without_password, writers_held
 
 TEXTS = [f"text {'x' * (i % 7)} {i}" for i in range(40)]
 IDS = [f"doc {i}" for i in range(40)]
 
 
-def n_committed(path: Path) -> int:
+def n_committed(location: str) -> int:
     """How many vectors another process would find."""
-    return int(rows(path, "SELECT count(*) FROM vectors")[0][0])
+    return int(rows(location, "SELECT count(*) FROM vectors")[0][0])
 
 
 # --- one encode a text ----------------------------------------------------------------------
@@ -55,9 +54,9 @@ def test_a_text_is_encoded_once_across_calls_of_every_kind(cache: EmbeddingCache
     assert encoder.calls == [["text"]]
 
 
-def test_a_text_is_encoded_once_across_openings(cache_path: Path, encoder: CountingEncoder) -> None:
+def test_a_text_is_encoded_once_across_openings(location: str, encoder: CountingEncoder) -> None:
     for _ in range(3):
-        with EmbeddingCache(cache_path) as cache:
+        with EmbeddingCache(location) as cache:
             cache.get("a", "text", encoder)
             assert cache.verify() == []
     assert encoder.calls == [["text"]]
@@ -101,10 +100,10 @@ def test_any_text_can_be_cached(text: str, cache: EmbeddingCache, encoder: Count
 def test_no_texts_give_no_rows_and_touch_neither_model_nor_file(
     cache: EmbeddingCache, encoder: CountingEncoder
 ) -> None:
-    before = dump(cache.path)
+    before = dump(cache.location)
     shapes = [vectors.shape for vectors in (cache.embed([], encoder), cache.get_many([], [], encoder))]
     assert shapes == [(0, 0), (0, 0)]
-    assert (encoder.calls, encoder.n_canaries, dump(cache.path)) == ([], 0, before)
+    assert (encoder.calls, encoder.n_canaries, dump(cache.location)) == ([], 0, before)
     cache.get("a", "text", encoder)
     assert cache.embed([], encoder).shape == (0, 8)
 
@@ -198,12 +197,12 @@ def storing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_commit_follows_about_a_second_of_model_work(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     committed: list[int] = []
-    encoder = HookedEncoder(lambda texts: committed.append(n_committed(cache.path)))
+    encoder = HookedEncoder(lambda texts: committed.append(n_committed(cache.location)))
     # Each look at the clock is 0.4 s after the one before, so each batch takes as long.
     monkeypatch.setattr(grouping, "time", SimpleNamespace(perf_counter=lambda: 0.4 * next(clock)))
     cache.get_many(IDS[:10], TEXTS[:10], encoder, batch_size=1)
     assert committed == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9]
-    assert n_committed(cache.path) == 10
+    assert n_committed(cache.location) == 10
 
 
 @pytest.mark.usefixtures("storing_at_once")
@@ -219,11 +218,11 @@ def most_waiting(cache: EmbeddingCache) -> int:
     waiting: list[int] = []
 
     def look(texts: list[str]) -> None:
-        waiting.append(encoder.n_texts + len(texts) - n_committed(cache.path))
+        waiting.append(encoder.n_texts + len(texts) - n_committed(cache.location))
 
     encoder = HookedEncoder(look, dim=2)
     cache.embed([f"text {i}" for i in range(2500)], encoder)
-    assert n_committed(cache.path) == 2500
+    assert n_committed(cache.location) == 2500
     return max(waiting)
 
 
@@ -231,7 +230,7 @@ def test_a_batch_larger_than_a_group_is_stored_whole(cache: EmbeddingCache, enco
     texts = [f"text {i}" for i in range(1500)]
     cache.embed(texts, encoder, batch_size=1200)
     assert [len(call) for call in encoder.calls] == [1200, 300]
-    assert n_committed(cache.path) == 1500
+    assert n_committed(cache.location) == 1500
 
 
 @pytest.fixture(params=[1.0, 0.0], ids=["one group", "a group a batch"])
@@ -279,10 +278,10 @@ def test_the_first_batch_that_raises_leaves_the_file_as_it_was(cache: EmbeddingC
     def fail(texts: list[str]) -> None:
         raise RuntimeError
 
-    before = dump(cache.path)
+    before = dump(cache.location)
     with pytest.raises(EncoderError):
         cache.get_many(IDS, TEXTS, HookedEncoder(fail))
-    assert dump(cache.path) == before
+    assert dump(cache.location) == before
 
 
 def test_the_documents_of_hits_are_recorded_although_a_miss_of_the_call_fails(cache: EmbeddingCache) -> None:
@@ -303,7 +302,7 @@ def test_where_another_process_stored_a_text_first_its_vector_is_what_the_call_g
             return super().vector(text) + np.float32(1e-6)
 
     def beat(texts: list[str]) -> None:
-        with EmbeddingCache(cache.path) as other:
+        with EmbeddingCache(cache.location) as other:
             other.get("theirs", "text", Slightly())
 
     encoder = HookedEncoder(beat)
@@ -316,7 +315,7 @@ def test_where_another_process_stored_a_text_first_its_vector_is_what_the_call_g
 
 def test_where_another_process_clears_the_model_meanwhile_the_call_still_stores_its_own(cache: EmbeddingCache) -> None:
     def clear(texts: list[str]) -> None:
-        with EmbeddingCache(cache.path) as other:
+        with EmbeddingCache(cache.location) as other:
             other.clear()
 
     encoder = HookedEncoder(lambda texts: None)
@@ -338,7 +337,7 @@ def test_an_encoder_that_uses_one_buffer_again_and_again_gives_each_text_its_own
     encoder = Buffered()
     for _ in range(2):
         assert np.array_equal(cache.embed(TEXTS, encoder, batch_size=4), encoder.vectors(TEXTS))
-    with EmbeddingCache(cache.path) as other:  # where the canary that is stored is compared with a new one
+    with EmbeddingCache(cache.location) as other:  # where the canary that is stored is compared with a new one
         assert np.array_equal(other.embed(TEXTS, CountingEncoder()), encoder.vectors(TEXTS))
 
 
@@ -382,14 +381,14 @@ def test_an_encoder_may_change_the_list_that_it_is_given(cache: EmbeddingCache) 
 class Meanwhile(CountingEncoder):
     """Another process does something between the look-up of a call and what the call stores."""
 
-    def __init__(self, do: Callable[[EmbeddingCache], object], path: Path) -> None:
+    def __init__(self, do: Callable[[EmbeddingCache], object], location: str) -> None:
         super().__init__()
         self.do = do
-        self.path = path
+        self.location = location
 
     def encode(self, texts: list[str]) -> np.ndarray:
         if texts == [CANARY_TEXT]:
-            with EmbeddingCache(self.path) as other:
+            with EmbeddingCache(self.location) as other:
                 self.do(other)
         return super().encode(texts)
 
@@ -404,7 +403,7 @@ def test_a_hit_that_another_process_forgets_meanwhile_is_stored_with_its_documen
         "clear the model": lambda other: other.clear(model_name="fake"),
     }
     cache.embed(TEXTS, encoder)
-    late = Meanwhile(ways[forget], cache.path)
+    late = Meanwhile(ways[forget], cache.location)
     assert np.array_equal(cache.get_many(IDS, TEXTS, late), encoder.vectors(TEXTS))
     assert late.calls == []
     assert np.array_equal(cache.matrix("fake", doc_ids=IDS)[1], encoder.vectors(TEXTS))
@@ -414,7 +413,7 @@ def test_a_document_that_another_process_edits_meanwhile_stands_for_the_last_tex
     cache: EmbeddingCache, encoder: CountingEncoder
 ) -> None:
     cache.embed(["ours", "theirs"], encoder)
-    late = Meanwhile(lambda other: other.get("a", "theirs", encoder), cache.path)
+    late = Meanwhile(lambda other: other.get("a", "theirs", encoder), cache.location)
     assert np.array_equal(cache.get("a", "ours", late), encoder.vector("ours"))
     assert cache.matrix("fake")[1].tolist() == encoder.vectors(["ours"]).tolist()
 
@@ -428,7 +427,7 @@ def test_a_call_that_finds_everything_as_it_was_takes_no_write_lock(
     cache.get_many(IDS, TEXTS, encoder)
     cache.embed(["bare"], encoder)
     cache.embed_query("query", encoder)
-    with EmbeddingCache(cache.path, timeout_s=0) as other, cache._store.writing():
+    with EmbeddingCache(cache.location, timeout_s=0.1) as other, writers_held(cache.location):
         second = CountingEncoder()
         assert np.array_equal(other.get_many(IDS, TEXTS, second), encoder.vectors(TEXTS))
         assert np.array_equal(other.embed(["bare"], second), encoder.vectors(["bare"]))
@@ -436,13 +435,13 @@ def test_a_call_that_finds_everything_as_it_was_takes_no_write_lock(
         assert second.calls == []
 
 
-def test_a_call_that_finds_everything_as_it_was_writes_nothing(cache_path: Path, encoder: CountingEncoder) -> None:
-    with EmbeddingCache(cache_path) as cache:
+def test_a_call_that_finds_everything_as_it_was_writes_nothing(location: str, encoder: CountingEncoder) -> None:
+    with EmbeddingCache(location) as cache:
         cache.get_many(IDS, TEXTS, encoder)
-    before = cache_path.read_bytes()
-    with EmbeddingCache(cache_path) as cache:
+    before = state(location)
+    with EmbeddingCache(location) as cache:
         cache.get_many(IDS, TEXTS, CountingEncoder())
-    assert cache_path.read_bytes() == before
+    assert state(location) == before
 
 
 def test_a_text_cached_without_an_id_and_then_as_a_document_is_both(
@@ -629,9 +628,9 @@ def test_vectors_can_be_put_for_an_identity_object(cache: EmbeddingCache) -> Non
 
 
 def test_no_vectors_from_elsewhere_change_nothing(cache: EmbeddingCache) -> None:
-    before = dump(cache.path)
+    before = dump(cache.location)
     assert cache.put_many([], [], [], model_name="m") == 0
-    assert dump(cache.path) == before
+    assert dump(cache.location) == before
 
 
 # --- the object -----------------------------------------------------------------------------
@@ -667,8 +666,8 @@ def test_progress_is_shown_where_it_is_asked_for(
 
 
 @pytest.fixture
-def closed(cache_path: Path, encoder: CountingEncoder) -> Iterator[EmbeddingCache]:
-    with EmbeddingCache(cache_path) as cache:
+def closed(location: str, encoder: CountingEncoder) -> Iterator[EmbeddingCache]:
+    with EmbeddingCache(location) as cache:
         cache.get("a", "text", encoder)
     return cache
 
@@ -697,13 +696,6 @@ def test_an_empty_cache_is_true(cache: EmbeddingCache) -> None:
     assert (len(cache), bool(cache)) == (0, True)
 
 
-def test_a_cache_says_where_it_is(cache: EmbeddingCache, cache_path: Path) -> None:
-    assert (cache.path, repr(cache)) == (cache_path, f"EmbeddingCache({str(cache_path)!r})")
-
-
-def test_every_error_has_the_base_class_and_a_builtin() -> None:
-    from embstore import errors
-
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EmbstoreError)]
-    plain = [kind for kind in kinds if not any(base.__module__ == "builtins" for base in kind.__mro__[1:-3])]
-    assert plain == [EmbstoreError, errors.StoreError]
+def test_a_cache_says_where_it_is(cache: EmbeddingCache, location: str) -> None:
+    told = without_password(location)
+    assert (cache.location, repr(cache)) == (told, f"EmbeddingCache({told!r})")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from embstore import (
     EmbeddingCache,
@@ -24,6 +23,7 @@ from embstore import (
 from embstore.canary import CANARY_TEXT
 from embstore.formats import rounded
 from embstore.identity import DTYPES, Dtype
+from tests.contract.conftest import NewLocation
 from tests.fakes import CountingEncoder
 
 NAMES = ["one", "two", "three"]
@@ -63,10 +63,10 @@ class CacheMachine(RuleBasedStateMachine):
     `documents` maps (name, collection, doc_id) to its text, `formats` a name that is stored to how its vectors are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, new_location: NewLocation) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "embeddings.db"
+        self.leaving = contextlib.ExitStack()
+        self.location = self.leaving.enter_context(new_location())
         self.vectors: dict[tuple[str, str], bytes] = {}
         self.standalone: set[tuple[str, str]] = set()
         self.documents: dict[tuple[str, str, str], str] = {}
@@ -75,7 +75,7 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(dtype=dtypes)
     def begin(self, dtype: Dtype) -> None:
         self.encoders = {name: FailingEncoder(dim=3, model_name=name, seed=i) for i, name in enumerate(NAMES)}
-        self.cache = EmbeddingCache(self.path, dtype=dtype)
+        self.cache = EmbeddingCache(self.location, dtype=dtype)
 
     # --- what is expected -------------------------------------------------------------------
 
@@ -193,19 +193,21 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(name=names, given=documents, collection=collections, old=names, new=names)
     def crash_before_the_commit(self, name: str, given: dict[str, str], collection: str, old: str, new: str) -> None:
         """Whatever was written in a block that raises is as if it had not been."""
-        try:
-            with self.cache._store.writing():
-                self.cache.get_many(given, given.values(), self.encoders[name], collection=collection)
-                self.cache.invalidate(DOC_IDS[:2])
-                self.cache.prune(standalone=True)
-                if old in self.stored_names:
-                    self.cache.convert(old, dtype="float16")
-                if old in self.stored_names and new not in self.stored_names | {name}:
-                    self.cache.rename_model(old, new)
-                self.cache.clear(collection=collection)
-                raise CrashError
-        except CrashError:
-            self.encoders[name].calls.clear()
+
+        def crash() -> None:
+            self.cache.get_many(given, given.values(), self.encoders[name], collection=collection)
+            self.cache.invalidate(DOC_IDS[:2])
+            self.cache.prune(standalone=True)
+            if old in self.stored_names:
+                self.cache.convert(old, dtype="float16")
+            if old in self.stored_names and new not in self.stored_names | {name}:
+                self.cache.rename_model(old, new)
+            self.cache.clear(collection=collection)
+            raise CrashError
+
+        with contextlib.suppress(CrashError):
+            self.cache.store.write(crash)
+        self.encoders[name].calls.clear()
 
     # --- forgetting, renaming, reopening ----------------------------------------------------
 
@@ -273,7 +275,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(dtype=dtypes)
     def reopen(self, dtype: Dtype) -> None:
         self.cache.close()
-        self.cache = EmbeddingCache(self.path, dtype=dtype)
+        self.cache = EmbeddingCache(self.location, dtype=dtype)
 
     @rule()
     def compact(self) -> None:
@@ -319,12 +321,19 @@ class CacheMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "cache"):
-            try:
+            with self.leaving, self.cache:
                 assert self.cache.verify() == []
-            finally:
-                self.cache.close()
-                self.folder.cleanup()
 
 
-TestCache = CacheMachine.TestCase
-TestCache.settings = settings(max_examples=60, stateful_step_count=30)
+def test_any_sequence_of_calls(new_location: NewLocation, store_kind: str) -> None:
+    n = 60 if store_kind == "sqlite" else 10
+    run_state_machine_as_test(
+        lambda: CacheMachine(new_location), settings=settings(max_examples=n, stateful_step_count=30)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_many_sequences_of_calls(new_location: NewLocation) -> None:
+    many = settings(max_examples=120, stateful_step_count=50)
+    run_state_machine_as_test(lambda: CacheMachine(new_location), settings=many)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embstore import DayUsage, EmbeddingCache, ModelIdentity, ModelUsage, claims
-from embstore.stores import sqlite_usage
-from embstore.stores.sqlite import SQLiteStore
+from embstore import DayUsage, EmbeddingCache, ModelUsage, claims
+from embstore.stores import usage
 from tests.fakes import CountingEncoder, HookedEncoder
-from tests.files import change, rows
+from tests.tables import change, rows, state, writers_held
 
 DAY = "2026-01-31"
 
 
 @pytest.fixture(autouse=True)
 def today(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_usage, "_today", lambda: DAY)
+    monkeypatch.setattr(usage, "today", lambda: DAY)
 
 
 def usage_of(cache: EmbeddingCache, model_name: str = "fake") -> ModelUsage:
@@ -37,8 +34,8 @@ def counts(cache: EmbeddingCache) -> tuple[int, int]:
     return usage.n_hits, usage.n_encoded
 
 
-def stored(path: Path) -> list[tuple[str, int, int, int, int]]:
-    return rows(path, "SELECT day, n_hits, n_hit_chars, n_encoded, n_stored FROM usage ORDER BY model_id, day")
+def stored(location: str) -> list[tuple[str, int, int, int, int]]:
+    return rows(location, "SELECT day, n_hits, n_hit_chars, n_encoded, n_stored FROM usage ORDER BY model_id, day")
 
 
 def test_hits_and_misses_of_every_call_are_counted(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
@@ -55,7 +52,7 @@ def test_hits_and_misses_of_every_call_are_counted(cache: EmbeddingCache, encode
     assert counts(cache) == (6, 3)
     cache.put_many(["d"], ["four"], encoder.vectors(["four"]), model=encoder)
     assert counts(cache) == (6, 3)
-    assert stored(cache.path) == [(DAY, 6, 20, 3, 4)]
+    assert stored(cache.location) == [(DAY, 6, 20, 3, 4)]
 
 
 def test_time_is_counted_and_what_was_saved_is_that_of_as_many_characters(
@@ -81,7 +78,7 @@ def test_each_day_has_its_counts(
     cache: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.get("a", "one", encoder)
-    monkeypatch.setattr(sqlite_usage, "_today", lambda: "2026-02-01")
+    monkeypatch.setattr(usage, "today", lambda: "2026-02-01")
     cache.get("a", "one", encoder)
     cache.get("b", "two", encoder)
     days = [(day.day, day.n_hits, day.n_encoded, day.n_stored) for day in usage_of(cache).days]
@@ -91,7 +88,7 @@ def test_each_day_has_its_counts(
 
 def test_the_day_is_one_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert sqlite_usage._today() == time.strftime("%Y-%m-%d", time.gmtime())
+    assert usage.today() == time.strftime("%Y-%m-%d", time.gmtime())
 
 
 READS: dict[str, Callable[[EmbeddingCache, CountingEncoder], object]] = {
@@ -105,26 +102,26 @@ READS: dict[str, Callable[[EmbeddingCache, CountingEncoder], object]] = {
 
 @pytest.mark.parametrize("read", READS)
 def test_what_only_reads_writes_nothing_and_takes_no_write_lock(
-    read: str, cache_path: Path, encoder: CountingEncoder
+    read: str, location: str, encoder: CountingEncoder
 ) -> None:
-    with EmbeddingCache(cache_path) as cache:
+    with EmbeddingCache(location) as cache:
         cache.get_many(["a", "b"], ["one", "two"], encoder)
         cache.embed(["bare"], encoder)
-    before = cache_path.read_bytes()
-    with EmbeddingCache(cache_path) as other, EmbeddingCache(cache_path, timeout_s=0.01) as cache:
+    before = state(location)
+    with EmbeddingCache(location, timeout_s=0.1) as cache:
         READS[read](cache, encoder)
-        with other.store.writing():
+        with writers_held(location):
             READS[read](cache, encoder)
         READS[read](cache, encoder)
-    assert cache_path.read_bytes() == before
+    assert state(location) == before
 
 
 def test_hits_go_along_with_the_next_write_of_whatever_kind(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
     cache.get("a", "one", encoder)
     cache.get("a", "one", encoder)
-    assert stored(cache.path) == [(DAY, 0, 0, 1, 1)]
+    assert stored(cache.location) == [(DAY, 0, 0, 1, 1)]
     cache.invalidate("not there")
-    assert stored(cache.path) == [(DAY, 1, 3, 1, 1)]
+    assert stored(cache.location) == [(DAY, 1, 3, 1, 1)]
     assert counts(cache) == (1, 1)
 
 
@@ -135,47 +132,14 @@ def test_hits_wait_on_where_a_write_fails(cache: EmbeddingCache, encoder: Counti
     def fails(texts: list[str]) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), cache.store.writing():
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        cache.store.write(lambda: fails([]))
     with pytest.raises(KeyboardInterrupt):
         cache.get_many(["a", "b"], ["one", "two"], HookedEncoder(fails))
-    assert stored(cache.path) == [(DAY, 0, 0, 1, 1)]
+    assert stored(cache.location) == [(DAY, 0, 0, 1, 1)]
     assert counts(cache) == (2, 1)
     cache.get("b", "two", encoder)
-    assert stored(cache.path) == [(DAY, 2, 6, 2, 2)]
-
-
-class Refuses:
-    """Has something to write with each transaction, and cannot the first time."""
-
-    n_times = 0
-
-    @contextlib.contextmanager
-    def going_along(self) -> Iterator[Callable[[object], None]]:
-        yield self.write
-
-    def write(self, _: object) -> None:
-        self.n_times += 1
-        if self.n_times == 1:
-            raise KeyboardInterrupt
-
-    def forget_waiting(self) -> None:
-        pass
-
-
-def test_hits_wait_on_where_the_transaction_that_had_them_is_rolled_back(
-    cache_path: Path, encoder: CountingEncoder
-) -> None:
-    store = SQLiteStore(cache_path)
-    model = store.ensure_model(ModelIdentity("fake"), 8, None)
-    store.note_hits(model, n_texts=2, n_chars=7)
-    store._database.go_along(Refuses())
-    with pytest.raises(KeyboardInterrupt):
-        store.rename_model("fake", "renamed")
-    assert (stored(cache_path), store.stats().models[0].usage.n_hits) == ([], 2)
-    store.rename_model("fake", "renamed")
-    assert stored(cache_path) == [(DAY, 2, 7, 0, 0)]
-    store.close()
+    assert stored(cache.location) == [(DAY, 2, 6, 2, 2)]
 
 
 def test_a_hit_beside_a_text_that_another_thread_encodes_is_counted_once(
@@ -207,9 +171,9 @@ def test_hits_of_a_model_that_is_forgotten_are_too(cache: EmbeddingCache, encode
     cache.get("a", "one", encoder)
     cache.get("a", "one", encoder)
     cache.clear(model_name="fake")
-    assert stored(cache.path) == []
+    assert stored(cache.location) == []
     cache.get("a", "one", CountingEncoder(model_name="other"))
-    assert stored(cache.path) == [(DAY, 0, 0, 1, 1)]
+    assert stored(cache.location) == [(DAY, 0, 0, 1, 1)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -222,20 +186,18 @@ def test_a_forked_child_counts_its_own_hits_alone(cache: EmbeddingCache, encoder
         cache.get("b", "two", encoder)
         os._exit(0)
     os.waitpid(pid, 0)
-    assert stored(cache.path) == [(DAY, 1, 3, 2, 2)]
+    assert stored(cache.location) == [(DAY, 1, 3, 2, 2)]
     cache.get("c", "three", encoder)
-    assert stored(cache.path) == [(DAY, 2, 6, 3, 3)]
+    assert stored(cache.location) == [(DAY, 2, 6, 3, 3)]
 
 
-def test_a_damaged_day_begins_anew_and_keeps_nothing_from_being_stored(
-    cache_path: Path, encoder: CountingEncoder
-) -> None:
-    with EmbeddingCache(cache_path) as cache:
+def test_a_damaged_day_begins_anew_and_keeps_nothing_from_being_stored(location: str, encoder: CountingEncoder) -> None:
+    with EmbeddingCache(location) as cache:
         cache.get("a", "one", encoder)
-        change(cache_path, "UPDATE usage SET n_hits = 7")
+        change(location, "UPDATE usage SET n_hits = 7")
         assert usage_of(cache).days == ()
         assert [problem.table for problem in cache.verify()] == ["usage"]
         cache.get("b", "two", encoder)
         assert cache.verify() == []
         assert np.array_equal(cache.get("b", "two", encoder), encoder.vector("two"))
-    assert stored(cache_path) == [(DAY, 0, 0, 1, 1)]
+    assert stored(location) == [(DAY, 0, 0, 1, 1)]

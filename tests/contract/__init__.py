@@ -1,0 +1,1 @@
+"""What every store promises, held on the one in SQLite and the one in PostgreSQL alike."""
