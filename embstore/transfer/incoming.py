@@ -98,7 +98,11 @@ class Incoming:
         def write() -> tuple[_Compared, int, int]:
             model = ensure(page.vectors.shape[1])
             n_stored, n_documents = wanted.write(self.store, model, name_of)
-            return wanted.compared(self.store, model, name_of), n_stored, n_documents
+            is_new = (
+                n_stored == wanted.n_vectors and n_documents == wanted.n_documents
+            )  # and there is nothing to compare
+            known = _Compared(True, []) if is_new else wanted.compared(self.store, model, name_of)
+            return known, n_stored, n_documents
 
         self._count(wanted, *self.store.write(write))  # not before the transaction has ended
 
@@ -118,10 +122,11 @@ class _Compared:
 
 
 class _Wanted:
-    """The distinct contents and documents of a page."""
+    """The distinct contents and documents of a page; `n_vectors` and `n_documents` count those that are not, too."""
 
     def __init__(self, page: ContentPage) -> None:
         self._page = page
+        self.n_vectors, self.n_documents = len(page.content_hashes), len(page.documents)
         self.row_of: dict[bytes, int] = {}
         for row, content_hash in enumerate(page.content_hashes):
             self.row_of.setdefault(content_hash, row)
