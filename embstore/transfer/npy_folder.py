@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def _index_in(folder: Path) -> Path:
 
 def _read_index(file: Path) -> dict[str, Any]:
     try:
-        entries = json.loads(file.read_bytes())
+        entries = json.loads(file.read_bytes(), object_pairs_hook=_once)
     except OSError as error:
         raise SourceError(f"{str(file)!r} cannot be read: {error.strerror}", path=str(file)) from error
     except (ValueError, RecursionError) as error:
@@ -103,6 +104,15 @@ def _read_index(file: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise SourceError(f"{str(file)!r} is no JSON object with an entry for each document", path=str(file))
     return entries
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON; which of two entries a file belongs to is not known."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+        raise ValueError(f"the key {twice!r:.80} stands in one object twice")
+    return found
 
 
 def _rows(
@@ -114,15 +124,17 @@ def _rows(
     for key, value in entries.items():
         place = f"{index_file}: {key!r:.80}"
         entry = _Entry(place, index_file, key, value)
-        file = _file_of(root, entry)
+        file, file_written_ns = _file_of(root, entry)
         used.add(file)
         found = digests.find(entry.digest) if entry.text is None else content_hash(entry.text)
         if entry.model not in (None, source_model):
             yield Skipped(place, f"its model is {entry.model!r:.80}")
-        elif not file.is_file():
+        elif file_written_ns is None:
             yield Skipped(place, "its file is not there")
-        elif file.stat().st_mtime_ns > written_ns:
+        elif file_written_ns > written_ns:
             yield Skipped(place, "its file is newer than the index (where the folder was copied: touch the index)")
+        elif entry.text is not None and is_digest(entry.digest) and Digests([entry.text]).find(entry.digest) != found:
+            yield Skipped(place, "its hash is not that of its text")
         elif found is None:
             yield Skipped(place, NO_TEXT)
         else:
@@ -153,15 +165,18 @@ def _first(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:
     return next((fields[name] for name in names if isinstance(fields.get(name), str)), None)
 
 
-def _file_of(root: Path, entry: _Entry) -> Path:
-    """Find the file of an entry, which is in the folder."""
+def _file_of(root: Path, entry: _Entry) -> tuple[Path, int | None]:
+    """Find the file of an entry, which is in the folder, and when it was written to; None where it is not there."""
     try:
         file = (root / entry.file).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL, a loop of links
-        raise broken(root, entry.place, f"{entry.file!r:.80} can be no file: {error}") from error
-    if not file.is_relative_to(root):
-        raise broken(root, entry.place, f"its file {entry.file!r:.80} is outside of the folder")
-    return file
+        if not file.is_relative_to(root):
+            raise broken(root, entry.place, f"its file {entry.file!r:.80} is outside of the folder")
+        return file, file.stat().st_mtime_ns if file.is_file() else None
+    except SourceError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, a loop of links, a name that is too long
+        told = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise broken(root, entry.place, f"{entry.file!r:.80} can be no file: {told}") from error
 
 
 def _vector(file: Path, place: str) -> npt.NDArray[Any]:

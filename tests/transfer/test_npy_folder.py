@@ -161,6 +161,7 @@ def test_a_broken_file_is_refused_by_name_and_what_came_before_is_told(
         {"../outside": sha256("")},
         {"cat": {"hash": sha256(""), "file": "/etc/passwd"}},
         {"nul\0": sha256("")},
+        {"no file system takes such a name" * 100: sha256("")},
     ],
 )
 def test_a_foreign_index_is_refused_and_nothing_is_stored(
@@ -173,6 +174,22 @@ def test_a_foreign_index_is_refused_and_nothing_is_stored(
     with pytest.raises(SourceError):
         import_npy_folder(cache, folder, model_name="fake")
     assert dump(cache_path) == before
+
+
+def test_a_vector_of_a_text_that_was_edited_is_skipped(cache: EmbeddingCache, folder: Path) -> None:
+    md5 = hashlib.md5(b"before").hexdigest()
+    hashes = {"cat": sha256("before"), "again": md5, "notes/dog": sha256(TEXTS["notes/dog"])}
+    write_index(folder, {doc_id: {"text": TEXTS[doc_id], "hash": digest} for doc_id, digest in hashes.items()})
+    report = import_npy_folder(cache, folder, model_name="fake")
+    assert report.n_skipped == {"its hash is not that of its text": 2}
+    assert [d.doc_id for d in cache.documents()] == ["notes/dog"]
+
+
+def test_an_entry_that_stands_twice_is_refused(cache: EmbeddingCache, folder: Path) -> None:
+    entries = f'{{"cat": "{sha256("before")}", "cat": "{sha256("after")}"}}'
+    (folder / "index.json").write_text(entries, encoding="utf-8")
+    with pytest.raises(SourceError, match="the key 'cat' stands in one object twice"):
+        import_npy_folder(cache, folder, model_name="fake")
 
 
 def test_a_folder_without_one_index_is_refused(cache: EmbeddingCache, folder: Path) -> None:
