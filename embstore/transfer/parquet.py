@@ -132,9 +132,9 @@ def import_parquet(
         if model is None and model_name is None:
             model_name, settings = _noted_model(Path(path), file.schema_arrow.metadata or {})
         owner = Owner.of(cache, model, model_name, settings, role)
-        vector_column = _vector_column(Path(path), file.schema_arrow.names, vector_column)
-        names = {"id": id_column, "text": text_column, "vector": vector_column}
-        rows = _rows(Path(path), file, names, collection)
+        asked = {"id": id_column, "text": text_column, "vector": vector_column}
+        columns = _columns(Path(path), file.schema_arrow.names, asked)
+        rows = _rows(Path(path), file, columns, collection)
         return import_rows(cache, path, owner, rows, total=file.metadata.num_rows, progress=progress)
     finally:
         file.close()
@@ -157,14 +157,23 @@ def _open(path: Path) -> Any:
         raise SourceError(f"{str(path)!r} is no Parquet file that can be read: {error}", path=str(path)) from error
 
 
-def _vector_column(path: Path, names: list[str], asked: str | None) -> str:
-    found = [name for name in ([asked] if asked is not None else _VECTOR_COLUMNS) if name in names]
-    if len(found) != 1:
-        raise SourceError(
-            f"{str(path)!r} has the columns {', '.join(names)}; say by vector_column= which has the vectors",
-            path=str(path),
-        )
-    return found[0]
+def _columns(path: Path, names: list[str], asked: Mapping[str, str | None]) -> dict[str, str]:
+    """Tell which column each field is in, for those that are there; a name that was given has to be."""
+    candidates = _VECTOR_COLUMNS if asked["vector"] is None else (asked["vector"],)
+    vectors = [name for name in candidates if name in names]
+    if len(vectors) != 1:
+        raise _other_columns(path, names, "say by vector_column= which has the vectors")
+    wanted = {**asked, "vector": vectors[0], "content_hash": "content_hash", "collection": "collection"}
+    for field, name in wanted.items():
+        if name not in names and name != field:
+            raise _other_columns(path, names, f"{field}_column={name!r:.80} is none of them")
+        if names.count(str(name)) > 1:
+            raise _other_columns(path, names, f"rename one {name!r:.80}, which is there twice")
+    return {field: name for field, name in wanted.items() if name is not None and name in names}
+
+
+def _other_columns(path: Path, names: list[str], cure: str) -> SourceError:
+    return SourceError(f"{str(path)!r} has the columns {', '.join(names):.400}; {cure}", path=str(path))
 
 
 def _noted_model(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, dict[str, Setting]]:
@@ -176,18 +185,21 @@ def _noted_model(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, dict
         ) from error
 
 
-def _rows(path: Path, file: Any, names: Mapping[str, str], collection: str | None) -> Iterator[SourceRow | Skipped]:
+def _rows(path: Path, file: Any, there: Mapping[str, str], collection: str | None) -> Iterator[SourceRow | Skipped]:
     pyarrow = _import_pyarrow()[0]
-    wanted = {**names, "content_hash": "content_hash", "collection": "collection"}
-    there = {field: name for field, name in wanted.items() if name in file.schema_arrow.names}
+    columns = list(dict.fromkeys(there.values()))
     number = 0
     try:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(dict.fromkeys(there.values()))):
+        # pyarrow 18 fails where a file has no rows.
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns) if file.num_row_groups else ():
             fields = {field: batch.column(name).to_pylist() for field, name in there.items() if field != "vector"}
             vectors = batch.column(there["vector"])
             for i in range(batch.num_rows):
+                place, vector = f"{path}: row {number}", vectors[i]
+                if not isinstance(vector, pyarrow.ListScalar):
+                    raise broken(path, place, f"its vector is no list, but {vector.type}")
                 row = {field: values[i] for field, values in fields.items()}
-                yield _row(path, f"{path}: row {number}", row, vectors[i], collection)
+                yield _row(path, place, row, vector, collection)
                 number += 1
     except (OSError, pyarrow.ArrowException) as error:
         raise broken(path, f"{path}: row {number} or after", f"it cannot be read: {error}") from error
@@ -199,8 +211,6 @@ def _row(path: Path, place: str, row: Mapping[str, Any], vector: Any, collection
         return Skipped(place, NO_TEXT)
     if not vector.is_valid:
         return Skipped(place, "it has no vector")
-    if not hasattr(vector, "values"):
-        raise broken(path, place, f"its vector is no list, but {vector.type}")
     doc_id = row.get("id")
     if doc_id is not None and type(doc_id) not in (str, int):
         raise broken(path, place, f"its id is neither a text nor a whole number: {doc_id!r:.80}")

@@ -186,6 +186,7 @@ def test_rows_without_ids_texts_or_vectors(cache: EmbeddingCache, cache_path: Pa
         ({"vector": [[0.5], [0.5]], "text": [b"a", b"b"]}, "row 0: text is bytes"),
         ({"values": [[0.5], [0.5]]}, "vector_column="),
         ({"vector": [[0.5], [0.5]], "embedding": [[0.5], [0.5]]}, "vector_column="),
+        ({"vector": [{"values": 0.5}, {"values": 0.5}]}, "row 0: its vector is no list"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused_and_nothing_is_stored(
@@ -197,6 +198,24 @@ def test_a_table_that_cannot_be_is_refused_and_nothing_is_stored(
         import_parquet(cache, path, model_name="m")
     assert str(path) in str(caught.value)
     assert dump(cache_path) == before
+
+
+@pytest.mark.parametrize("column", ["id_column", "text_column", "vector_column"])
+def test_a_column_that_is_named_has_to_be_there(cache: EmbeddingCache, tmp_path: Path, column: str) -> None:
+    path = write_parquet(tmp_path / "t.parquet", id=["a"], text=["one"], vector=[[0.5]])
+    with pytest.raises(SourceError, match=rf"has the columns id, text, vector; .*{column}="):
+        import_parquet(cache, path, model_name="m", **{column: "another"})
+    assert len(cache) == 0
+
+
+def test_a_column_that_is_there_twice_is_refused(cache: EmbeddingCache, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    columns = [pyarrow.array(values) for values in (["a"], ["b"], ["one"], [[0.5]])]
+    table = pyarrow.Table.from_arrays(columns, names=["id", "id", "text", "vector"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(SourceError, match="rename one 'id', which is there twice"):
+        import_parquet(cache, tmp_path / "t.parquet", model_name="m")
 
 
 @pytest.mark.parametrize("cut", [0, 10, -10])
