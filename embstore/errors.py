@@ -176,6 +176,14 @@ class StoreBusyError(StoreError, TimeoutError):
     """Another process kept the file locked for longer than `timeout_s`."""
 
 
+class TooManyConnectionsError(StoreBusyError):
+    """The server has as many connections as it takes, or this cache as many as it may have."""
+
+
+class ServerUnreachableError(StoreError, ConnectionError):
+    """The server does not answer, lets nobody in with these credentials, or went away; what was begun is undone."""
+
+
 class StoreFullError(StoreError, OSError):
     """The disk or a size limit left no room; the transaction was rolled back."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from sqlite3 import Connection
 
-from embstore.codec import MAX_DIM, Vectors
-from embstore.errors import DimensionError, ModelExistsError, UnknownModelError
+from embstore.codec import Vectors
+from embstore.errors import ModelExistsError, UnknownModelError
 from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel
 from embstore.stores.connection import Database
+from embstore.stores.dims import check_dim
 from embstore.stores.tables import collections, conversion, models
 
 
@@ -54,28 +55,9 @@ class SQLiteModels:
         DimensionError
             The model is stored with another dimension, or it is more than `MAX_DIM`.
         """
-        if dim > MAX_DIM:
-            raise DimensionError(
-                f"the vectors of model {str(identity)!r} have {dim} values, and no more than {MAX_DIM} are stored; "
-                f"give one vector a text",
-                model_name=identity.model_name,
-                dim=dim,
-            )
         with self._database.writing() as connection:
             model = models.find(connection, identity)
-            expected_dim = dim
-            if model is not None:
-                expected_dim = model.dim
-            elif canary is not None:
-                expected_dim = canary.size
-            if expected_dim != dim:
-                raise DimensionError(
-                    f"the vectors have {dim} values, those of model {str(identity)!r} have {expected_dim}; "
-                    f"store them under another model_name=",
-                    model_name=identity.model_name,
-                    dim=dim,
-                    expected_dim=expected_dim,
-                )
+            check_dim(identity, dim, model, canary)
             if model is None:
                 model = models.insert(connection, identity, dim, canary)
                 self._take_over(connection, identity)

@@ -1,0 +1,242 @@
+"""The table vectors of a server.
+
+Whoever writes several rows does so in the order of their content hashes: of transactions that lock the same rows in
+other orders most end in a deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embstore.checksums import content_sums, content_sums_of_vectors, is_content, vector_checksums
+from embstore.codec import HASH_BYTES, StoredValues, Vectors, are_finite, as_vectors
+from embstore.formats import STORED_DTYPES, as_stored, rounded
+from embstore.stores.base import StoredModel, VectorLookup
+from embstore.stores.postgres.arrays import BoolArray, ByteaArray, Int8Array
+from embstore.stores.postgres.pool import Connection
+from embstore.stores.tables.vector_rows import Rows
+
+KEYS_AT_ONCE = 4096
+BYTES_AT_ONCE = 2**24  # of vectors, in one statement
+
+FIND = """
+SELECT content_hash, vector_id, checksum, standalone, vector
+FROM vectors
+WHERE model_id = %s AND content_hash = ANY(%b)
+"""
+
+READ = """
+SELECT vector_id, content_hash, checksum, standalone, vector
+FROM vectors
+WHERE vector_id = ANY(%b)
+"""
+
+# Their ids are those of the order in which they were given, whatever the order in which they are written.
+GIVEN = """
+SELECT nextval(pg_get_serial_sequence('vectors', 'vector_id')) AS vector_id, content_hash, standalone, checksum, vector
+FROM unnest(%b, %b, %b, %b) AS given (content_hash, standalone, checksum, vector)
+"""
+
+INSERT = f"""
+INSERT INTO vectors (vector_id, model_id, content_hash, dim, standalone, checksum, vector)
+SELECT vector_id, %s, content_hash, %s, standalone, checksum, vector
+FROM ({GIVEN}) AS given
+ORDER BY content_hash
+ON CONFLICT (model_id, content_hash) DO NOTHING
+"""
+
+UPSERT = """
+INSERT INTO vectors (model_id, content_hash, dim, standalone, checksum, vector)
+SELECT %s, content_hash, %s, standalone, checksum, vector
+FROM unnest(%b, %b, %b, %b) AS given (content_hash, standalone, checksum, vector)
+ORDER BY content_hash
+ON CONFLICT (model_id, content_hash) DO UPDATE
+SET dim = excluded.dim, standalone = excluded.standalone, checksum = excluded.checksum, vector = excluded.vector
+"""
+
+LOCK = """
+SELECT vector_id
+FROM vectors
+WHERE model_id = %s AND content_hash = ANY(%b)
+ORDER BY content_hash
+FOR NO KEY UPDATE
+"""
+
+LAST_ID = """
+SELECT max(vector_id)
+FROM vectors
+"""
+
+
+def look_up(connection: Connection, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
+    """Read the vectors of distinct contents, and check each against the content that was asked for."""
+    fetched: list[Any] = []
+    for keys in chunks(content_hashes, model):
+        fetched += connection.execute(FIND, (model.model_id, ByteaArray(keys)), binary=True).fetchall()
+    row_of = {key: row for row, key in enumerate(content_hashes)}
+    lookup = VectorLookup.empty(len(content_hashes), model.dim)
+    if not fetched:
+        return lookup
+    hashes, vector_ids, checksums, standalone, blobs = zip(*fetched, strict=True)
+    at = np.array([row_of[key] for key in hashes], dtype=np.intp)
+    rows = as_rows(model, hashes, checksums, standalone, blobs)
+    sound = rows.sound(model.model_id, rows.content_hashes)
+    lookup.vectors[at] = rows.vectors
+    lookup.found[at] = sound
+    lookup.damaged[at] = ~sound
+    lookup.standalone[at] = rows.standalone == 1
+    lookup.vector_ids[at] = vector_ids
+    return lookup
+
+
+def read(connection: Connection, model: StoredModel, vector_ids: npt.NDArray[np.int64]) -> Rows:
+    """Read rows of distinct, ascending ids, unchecked, in this order; `present` tells which are there."""
+    rows = Rows.empty(len(vector_ids), model)
+    for some in chunks(vector_ids, model):
+        fetched = connection.execute(READ, (Int8Array(some),), binary=True).fetchall()
+        if not fetched:
+            continue
+        ids, *columns = zip(*fetched, strict=True)
+        at = np.searchsorted(vector_ids, ids)
+        read = as_rows(model, *columns)
+        rows.values[at], rows.present[at] = read.values, read.present
+        rows.content_hashes[at], rows.checksums[at], rows.standalone[at] = (
+            read.content_hashes,
+            read.checksums,
+            read.standalone,
+        )
+    return rows
+
+
+def as_rows(
+    model: StoredModel,
+    content_hashes: Sequence[bytes],
+    checksums: Sequence[int],
+    standalone: Sequence[bool],
+    blobs: Sequence[bytes],
+) -> Rows:
+    """Lay rows under each other; one whose vector has another length than the model's is not present."""
+    values, is_whole = as_values(model, blobs)
+    return Rows(
+        values=values,
+        present=is_whole,
+        content_hashes=np.frombuffer(b"".join(content_hashes), dtype=np.uint8).reshape(-1, HASH_BYTES),
+        checksums=np.array(checksums, dtype=np.int64),
+        standalone=np.array(standalone, dtype=np.uint64),
+    )
+
+
+def as_values(model: StoredModel, blobs: Sequence[bytes]) -> tuple[StoredValues, npt.NDArray[np.bool_]]:
+    """Give the values of n vectors, (n, dim), and which have the length of the model's: (n,)."""
+    dtype = STORED_DTYPES[model.dtype]
+    n_bytes = model.dim * dtype.itemsize
+    is_whole = np.fromiter((len(blob) == n_bytes for blob in blobs), dtype=np.bool_, count=len(blobs))
+    if not is_whole.all():
+        blobs = [blob if len(blob) == n_bytes else bytes(n_bytes) for blob in blobs]
+    return np.frombuffer(b"".join(blobs), dtype=dtype).reshape(len(blobs), model.dim), is_whole
+
+
+def sound_vectors(
+    model: StoredModel, checksums: Sequence[int], blobs: Sequence[bytes], content_hashes: Sequence[bytes]
+) -> Vectors | None:
+    """Give the vectors of n rows, (n, dim), where each is what was written for its content; else None."""
+    values, is_whole = as_values(model, blobs)
+    if not is_whole.all() or not are_finite(values):
+        return None
+    sums = content_sums_of_vectors(model.model_id, np.array(checksums, dtype=np.int64), values)
+    return as_vectors(values) if is_content(sums, content_sums(content_hashes)).all() else None
+
+
+def insert(
+    connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
+) -> int:
+    """Store vectors whose contents have none, and count them."""
+    flags = np.full(len(content_hashes), standalone)
+    return _write(connection, INSERT, model, content_hashes, vectors, flags)
+
+
+def replace(
+    connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
+) -> tuple[int, int]:
+    """Store vectors in place of any there, and count the contents that had none, and those that had others."""
+    order = sorted(range(len(content_hashes)), key=content_hashes.__getitem__)
+    for keys in chunks([content_hashes[i] for i in order], model):
+        connection.execute(LOCK, (model.model_id, ByteaArray(keys)))
+    there = look_up(connection, model, content_hashes)
+    is_new = there.vector_ids == 0
+    is_as_it_was = there.found & (there.vectors == rounded(vectors, model.dtype)).all(axis=1)
+    is_as_marked = there.standalone >= standalone
+    flags = there.standalone | standalone
+    n_new = 0
+    for statement, rows in (
+        (INSERT, np.flatnonzero(is_new)),
+        (UPSERT, np.flatnonzero(~is_new & ~(is_as_it_was & is_as_marked))),
+    ):
+        keys = [content_hashes[i] for i in rows.tolist()]
+        n_written = _write(connection, statement, model, keys, vectors[rows], flags[rows])
+        if statement is INSERT:
+            n_new = n_written
+            if n_new < len(keys):  # another process was first, and waits for nothing
+                return n_new, replace(connection, model, keys, vectors[rows], standalone=standalone)[1]
+    return n_new, int(np.count_nonzero(~is_new & ~is_as_it_was))
+
+
+def mark_standalone(connection: Connection, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
+    """Note, at those contents that are stored soundly, that the text was cached without an id."""
+    there = look_up(connection, model, content_hashes)
+    unmarked = np.flatnonzero(there.found & ~there.standalone)
+    keys = [content_hashes[i] for i in unmarked.tolist()]
+    flags = np.ones(len(keys), dtype=np.bool_)
+    _write(connection, UPSERT, model, keys, there.vectors[unmarked], flags)
+
+
+def last_id(connection: Connection) -> int:
+    """Give the highest vector_id: no fewer than there are vectors, and read without counting them."""
+    return int(connection.execute(LAST_ID, binary=True).fetchall()[0][0] or 0)
+
+
+def _write(
+    connection: Connection,
+    statement: str,
+    model: StoredModel,
+    content_hashes: Sequence[bytes],
+    vectors: Vectors,
+    standalone: npt.NDArray[np.bool_],
+) -> int:
+    """Write rows, checksums included, and count them; OutOfRangeError where the model's format has no such value."""
+    if not content_hashes:
+        return 0
+    values = as_stored(vectors, model.dtype)
+    checksums = vector_checksums(model.model_id, content_hashes, standalone, values)
+    n_written = 0
+    for some in _slices(len(values), model):
+        columns = (content_hashes[some], standalone[some], checksums[some], values[some])
+        n_written += _write_some(connection, statement, model, *columns)
+    return n_written
+
+
+def _write_some(
+    connection: Connection,
+    statement: str,
+    model: StoredModel,
+    content_hashes: Sequence[bytes],
+    standalone: npt.NDArray[np.bool_],
+    checksums: npt.NDArray[np.int64],
+    values: StoredValues,
+) -> int:
+    arrays = ByteaArray(content_hashes), BoolArray(standalone), Int8Array(checksums), ByteaArray(values)
+    return connection.execute(statement, (model.model_id, model.dim, *arrays)).rowcount
+
+
+def chunks(keys: Any, model: StoredModel) -> Iterator[Any]:
+    """Cut keys into pieces whose vectors fit one answer."""
+    return (keys[some] for some in _slices(len(keys), model))
+
+
+def _slices(n: int, model: StoredModel) -> Iterator[slice]:
+    n_rows = min(KEYS_AT_ONCE, max(1, BYTES_AT_ONCE // (model.dim * STORED_DTYPES[model.dtype].itemsize)))
+    return (slice(start, start + n_rows) for start in range(0, n, n_rows))
