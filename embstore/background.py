@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
+
+_logger = logging.getLogger("embstore.background")
 
 # Waiting for a piece, somebody looks this often whether the thread is still there: CPython 3.11 gives an exception that
 # cancels a thread to the one that this thread is just beginning.
@@ -124,3 +129,41 @@ def _run(pieces: SimpleQueue[_Piece | None], running: _Running) -> None:
             del piece  # what it refers to is not kept until the next one comes
     finally:
         running.release()  # the traceback of an error that is being raised can keep this very frame
+
+
+class Repeating:
+    """Calls a function in a thread of its own, again and again with a pause before each, until it is to end.
+
+    An error of it is logged, and the next call comes all the same.
+    """
+
+    def __init__(self, work: Callable[[], None], pause_s: float) -> None:
+        self._ending = threading.Lock()  # taken until the thread is to end
+        self._ending.acquire()
+        self._running = threading.Lock()  # taken while the thread runs
+        self._pid = os.getpid()
+        self._running.acquire()
+        with contextlib.suppress(RuntimeError):  # as in `Background`; then nothing is repeated
+            _thread.start_new_thread(_repeat, (work, pause_s, self._ending, _Running(self._running)))
+
+    def end(self) -> None:
+        """Call it no more, and wait for the call that is under way."""
+        self._ending.release()
+        if os.getpid() == self._pid:  # the thread is not in a child
+            with self._running:
+                pass
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, RuntimeError):  # not begun, or ended
+            self._ending.release()  # where an interrupt kept it from ending
+
+
+def _repeat(work: Callable[[], None], pause_s: float, ending: threading.Lock, running: _Running) -> None:
+    try:
+        while not ending.acquire(timeout=pause_s):
+            try:
+                work()
+            except Exception as error:
+                _logger.warning("what is done every %g s failed, and is tried again: %s", pause_s, error)
+    finally:
+        running.release()

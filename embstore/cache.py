@@ -16,6 +16,7 @@ from embstore.inputs import (
     check_collection,
     check_count,
     check_doc_ids,
+    check_lease,
     check_same_length,
     check_texts,
     hash_texts,
@@ -49,11 +50,16 @@ class EmbeddingCache(PutEmbeddings):
         damage it.
     dtype : "float32" or "float16"
         The format in which the vectors of models are stored that are new in the file.
+    lease_s : float, optional
+        Share the texts that are missing with other processes that use the store at the same time, so that each is
+        encoded by one of them; all have to give it. Whoever encodes a text has a lease on it, others wait until it is
+        stored. A process that dies holds its texts up for that many seconds, 1 to 3,600; one that lives renews its
+        leases. By default processes that miss a text at the same time each encode it, and one vector is kept.
 
     Raises
     ------
     InvalidInputError, InvalidTypeError
-        `dtype` or `timeout_s` cannot be used; no file was created.
+        `dtype`, `timeout_s` or `lease_s` cannot be used; no file was created.
     StoreError
         The file cannot be used; its bytes are as they were. The subclass and the message say why.
     """
@@ -66,7 +72,9 @@ class EmbeddingCache(PutEmbeddings):
         check_canary: bool = True,
         allow_network_filesystem: bool = False,
         dtype: Dtype = "float32",
+        lease_s: float | None = None,
     ) -> None:
+        self.lease_s = check_lease(lease_s)
         super().__init__(
             path,
             timeout_s=timeout_s,
@@ -218,6 +226,7 @@ class EmbeddingCache(PutEmbeddings):
             role=check_role(role),
             collection=check_collection(collection),
             doc_ids=doc_ids,
+            lease_s=self.lease_s,
         )
         batch_size = check_count(batch_size, "batch_size")
         return filling.fill(texts, hash_texts(texts), batch_size=batch_size, progress=progress)

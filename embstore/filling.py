@@ -16,6 +16,7 @@ from embstore.errors import ReadOnlyError
 from embstore.grouping import Group, GroupStore
 from embstore.identity import ModelIdentity, Role
 from embstore.inputs import content_of_each
+from embstore.leasing import AllRows, LeasedRows, Leases
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
 
@@ -41,6 +42,8 @@ class Filling:
         Where the documents are recorded.
     doc_ids : sequence of str, or None
         The documents to record, one a text; None: texts without an id.
+    lease_s : float or None
+        For how long to keep other processes from encoding what is encoded here; None: it is encoded by each.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Filling:
         role: Role,
         collection: str = "",
         doc_ids: Sequence[str] | None = None,
+        lease_s: float | None = None,
     ) -> None:
         self.store = store
         self.guard = guard
@@ -62,6 +66,8 @@ class Filling:
         self.content_of: Mapping[str, bytes] | None = None
         self.identity: ModelIdentity = encoder.identity(role)
         self.groups = GroupStore(store, guard, encoder, role, self.identity, collection, has_ids=doc_ids is not None)
+        if lease_s is not None:
+            self.groups.leases = Leases(store, self.identity, lease_s)
 
     def fill(
         self, texts: Sequence[str], content_hashes: Sequence[bytes], *, batch_size: int, progress: bool | None
@@ -105,15 +111,16 @@ class Filling:
                 hits = found.lookup.found & ~encoded & ~counted
                 group = self._finish(contents, found, mine, hits, batch_size, progress)
             counted |= hits
-            encoded[mine] = True
+            encoded[group.encoded] = True
             encode_s += group.encode_s
             given = found.lookup.found.copy()
-            given[mine] = True
+            given[group.encoded] = True
             if given.all():
                 n_encoded = int(encoded.sum())
                 vectors = contents.in_callers_order(group.vectors)
                 return FillReport(vectors, n_encoded, len(contents.keys) - n_encoded, encode_s)
-            # The rest is claimed by others, or was forgotten between the two look-ups (tests/test_connection.py::
+            # The rest is claimed by other threads, was stored by other processes, or was forgotten between the two
+            # look-ups (tests/test_connection.py::
             # test_a_text_that_is_forgotten_between_two_look_ups_is_encoded_anew).
             claimed.wait_for_others()
 
@@ -221,24 +228,38 @@ class Filling:
 
         A group is stored while the model works on the next; the last one, or the only one, without another thread.
         """
-        rows = sorted(missing.tolist(), key=group.lengths.__getitem__, reverse=True)
+        rows = self._handed_out(
+            group, sorted(missing.tolist(), key=group.lengths.__getitem__, reverse=True), batch_size
+        )
         group_rows = max(GROUP_ROWS, self.store.group_rows())
-        call_rows, start = batch_size, 0
-        with progress_bar(len(rows), "Encoding", progress, unit="text") as bar, Background() as writer:
+        call_rows = batch_size
+        with progress_bar(rows.n_left, "Encoding", progress, unit="text") as bar, Background() as writer, rows:
             try:
-                while start < len(rows):
-                    call = rows[start : start + call_rows]
-                    if group.rows and (len(group.rows) + len(call) > group_rows or group.seconds >= GROUP_S):
+                while n_left := rows.n_left:
+                    call = rows.take(call_rows)
+                    is_full = len(group.rows) + len(call) > group_rows or group.seconds >= GROUP_S
+                    if group.rows and (is_full or not call):
                         writer.wait()  # where this raises, the group is still whole, and is stored below
                         writer.submit(group.take())
-                    seconds = group.encode(call, batch_size)
-                    bar.update(len(call))
-                    start += len(call)
-                    if self.encoder.batches_itself and seconds < CALL_S / 2 and 2 * call_rows <= GROUP_ROWS:
-                        call_rows *= 2
+                    if call:
+                        seconds = group.encode(call, batch_size)
+                        rows.took(len(call), seconds)
+                        if self.encoder.batches_itself and seconds < CALL_S / 2 and 2 * call_rows <= GROUP_ROWS:
+                            call_rows *= 2
+                    else:
+                        writer.wait()  # nobody waits for others who has something that they wait for
+                        rows.wait()
+                    bar.update(n_left - rows.n_left)
             finally:
                 store_rest = group.take()  # what was encoded is paid for, also where the next batch fails
                 try:
                     writer.wait()
                 finally:
                     store_rest()
+
+    def _handed_out(self, group: Group, rows: list[int], batch_size: int) -> AllRows | LeasedRows:
+        """Give what tells which of some rows are encoded here."""
+        leases = self.groups.leases
+        if leases is None:
+            return AllRows(rows)
+        return LeasedRows(leases, self.store, self.identity, group.contents.keys, rows, batch_size)

@@ -16,6 +16,7 @@ from embstore.encoders import NamedEncoder
 from embstore.formats import check_range, rounded
 from embstore.identity import ModelIdentity, Role
 from embstore.inputs import check_dim
+from embstore.leasing import Leases
 from embstore.stores.base import Store, StoredModel
 
 
@@ -29,6 +30,8 @@ class GroupStore:
         Whether the texts are documents of the collection; otherwise they are marked as texts without an id.
     canary : ndarray of shape (dim,), float32, or None
         Of the encoder, once it was compared with what is stored; stored with a model that is new.
+    leases : Leases or None
+        Those on the texts that are encoded, which end when these are stored.
     """
 
     backend: Store
@@ -39,6 +42,7 @@ class GroupStore:
     collection: str
     has_ids: bool
     canary: Vectors | None = None
+    leases: Leases | None = None
 
     def store(
         self,
@@ -80,13 +84,26 @@ class GroupStore:
                 self.backend.put_documents(model, self.collection, list(documents), list(documents.values()))
             if cost is not None:
                 self.backend.note_encoding(model, n_texts=len(keys), n_chars=cost.n_chars, seconds=cost.seconds)
+                if self.leases is not None:
+                    self.leases.release(keys)
             return model, n_new
 
-        return self.backend.write(store)
+        stored = self.backend.write(store)
+        if self.leases is not None and cost is not None:
+            self.leases.forget(keys)
+        return stored
 
 
 class Group:
-    """The vectors of a call, and which of them were encoded and wait to be stored together."""
+    """The vectors of a call, and which of them were encoded and wait to be stored together.
+
+    Attributes
+    ----------
+    rows : list of int
+        What waits.
+    encoded : list of int
+        All that was encoded.
+    """
 
     def __init__(self, groups: GroupStore, contents: Contents, found: Found, content_of: Mapping[str, bytes]) -> None:
         self.groups = groups
@@ -96,6 +113,7 @@ class Group:
         self.dtype = groups.backend.dtype if found.model is None else found.model.dtype
         self.lengths = list(map(len, contents.texts))
         self.rows: list[int] = []
+        self.encoded: list[int] = []
         self.seconds = 0.0
         self.encode_s = 0.0
         self._content_of = content_of
@@ -113,6 +131,7 @@ class Group:
         check_range(vectors, self.dtype, lambda row: f"the vector of text {texts[row]!r:.60}")
         self.vectors[rows] = vectors
         self.rows += rows
+        self.encoded += rows
         self.seconds += seconds
         self.encode_s += seconds
         return seconds

@@ -13,6 +13,7 @@ from embstore.canary import TOLERANCE
 from embstore.codec import HASH_BYTES, QuantisedError, Vectors, finite_vectors
 from embstore.errors import DimensionError, InvalidInputError, InvalidTypeError
 from embstore.identity import MAX_NAME_CHARS, check_model_name, check_name_length, check_storable
+from embstore.stores.leases import LEAST_LEASE_S, MOST_LEASE_S
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
@@ -123,6 +124,23 @@ def check_shard(shard: tuple[int, int] | None) -> tuple[int, int] | None:
     if i >= n:
         raise InvalidInputError(f"shard is ({i}, {n}); of {n} shares the first is (0, {n}), the last ({n - 1}, {n})")
     return None if n == 1 else (i, n)
+
+
+def check_lease(lease_s: float | None) -> float | None:
+    """Give for how many seconds a process is to keep a text for itself; None where it is not to.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        It is no number of seconds, or one that leases cannot last.
+    """
+    if lease_s is None:
+        return None
+    if isinstance(lease_s, bool) or not isinstance(lease_s, (int, float)):
+        raise InvalidTypeError(f"lease_s is {type(lease_s).__name__}, not a number of seconds: {lease_s!r:.80}")
+    if not LEAST_LEASE_S <= lease_s <= MOST_LEASE_S:
+        raise InvalidInputError(f"lease_s is {lease_s}; give {LEAST_LEASE_S:g} to {MOST_LEASE_S:g} seconds, or None")
+    return float(lease_s)
 
 
 def check_truncation(dim: int, full_dim: int, model_name: str, argument: str = "dim") -> int:

@@ -19,6 +19,7 @@ from embstore.stores.tables import (
     documents,
     encodings,
     joined,
+    leases,
     models,
     texts,
     usage,
@@ -29,7 +30,7 @@ from tests.files import connection, define
 
 MODULES: tuple[ModuleType, ...] = (
     *(models, vectors, vector_rows, conversion, documents, document_rows, encodings, collections, texts),
-    *(byte_values, usage),
+    *(byte_values, usage, leases),
     *(joined, summary, verify),
 )
 
@@ -40,6 +41,7 @@ BY_KEY = "sqlite_autoindex_byte_values_1"
 OF_SCOPE = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=?)"
 OF_SCOPE_AFTER = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id>?)"
 OF_ID = "SEARCH documents USING PRIMARY KEY (model_id=? AND collection=? AND doc_id=?)"
+OF_LEASE = "SEARCH leases USING PRIMARY KEY (identity_hash=? AND content_hash=?)"
 USED = [f"SEARCH documents USING COVERING INDEX {BY_VECTOR} (vector_id=?)"]
 
 PLANS = {
@@ -91,6 +93,9 @@ PLANS = {
     "usage.OF_MODEL": ["SEARCH usage USING PRIMARY KEY (model_id=?)"],
     "usage.UPSERT": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "usage.DELETE": ["SEARCH usage USING PRIMARY KEY (model_id=?)"],
+    "leases.FIND": [OF_LEASE],
+    "leases.RENEW": [OF_LEASE],
+    "leases.DELETE": [OF_LEASE],
     "joined.ONE": [
         OF_ID,
         "SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)",
@@ -120,6 +125,7 @@ WHOLE = {
     "summary.COUNT_USED": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
     "encodings.MODEL_IDS": ["SCAN encodings"],
     "usage.ALL": ["SCAN usage"],
+    "leases.DELETE_ENDED": ["SCAN leases"],
     "byte_values.ROWIDS": ["SCAN byte_values"],
     "collections.ALL": ["SCAN collections"],
     "verify.TEXT_IDS": ["SCAN texts"],
@@ -140,7 +146,7 @@ WITHOUT_A_PLAN = {
         "collections.UPSERT",
         "texts.INSERT",
     ),
-    *("byte_values.UPSERT", "usage.DELETE_ALL"),
+    *("byte_values.UPSERT", "usage.DELETE_ALL", "leases.UPSERT"),
     *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "vector_rows.PAGE_COUNT", "vector_rows.PAGE_SIZE"),
 }
 

@@ -24,6 +24,7 @@ from embstore.stores.infos import ModelInfo as ModelInfo
 from embstore.stores.infos import Problem as Problem
 from embstore.stores.infos import PruneReport as PruneReport
 from embstore.stores.infos import Stats as Stats
+from embstore.stores.leases import LeaseStore
 from embstore.stores.shards import Shard
 from embstore.stores.texts import TextStore
 
@@ -106,6 +107,10 @@ class Store(ContentStore, Protocol):
     @property
     def byte_values(self) -> ByteStore:
         """Bytes by key, of whoever keeps something there."""
+
+    @property
+    def leases(self) -> LeaseStore:
+        """Who encodes which text at present."""
 
     def reading(self) -> AbstractContextManager[Any]:
         """Let the reads of a block see one state of the store."""

@@ -21,6 +21,7 @@ from embstore.stores.copying import OnProgress
 from embstore.stores.shards import Shard
 from embstore.stores.sqlite_byte_values import SQLiteByteValues
 from embstore.stores.sqlite_contents import SQLiteContents
+from embstore.stores.sqlite_leases import SQLiteLeases
 from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.sqlite_usage import SQLiteUsage
 from embstore.stores.tables import collections, document_rows, documents, encodings, joined, models, vectors
@@ -59,6 +60,7 @@ class SQLiteStore(SQLiteContents):
         self.read_only = self._database.read_only
         self.texts = SQLiteTexts(self._database)
         self.byte_values = SQLiteByteValues(self._database)
+        self.leases = SQLiteLeases(self._database)
         self._usage = SQLiteUsage(self._database)
         self._database.go_along(self._usage)
 
