@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from embstore.cli.rows import Columns, csv_rows, parquet_rows, sql_rows
+from embstore.cli.rows import Columns, Row, csv_rows, parquet_rows, sql_rows
 from embstore.errors import InvalidInputError, InvalidTypeError
 from embstore.search.base import Document
 from embstore.search.inputs import check_document
@@ -64,7 +65,7 @@ def _documents(file: Path, columns: Columns | None, sql: str | None) -> Iterator
     elif kind == ".parquet":
         rows = parquet_rows(file, in_rows)
     elif kind in (".csv", ".tsv"):
-        rows = csv_rows(file, _read(file), in_rows)
+        rows = _csv_rows(file, in_rows)
     elif kind == ".jsonl":
         rows = _json_lines(file)
         if columns is None:
@@ -73,28 +74,48 @@ def _documents(file: Path, columns: Columns | None, sql: str | None) -> Iterator
             return
     else:
         path = file.as_posix()
-        yield str(file), _checked(str(file), path, _read(file), {"source": path})
+        with _opened(file) as opened:
+            text = opened.read()
+        yield str(file), _checked(str(file), path, text, {"source": path})
         return
     for place, row in rows:
         yield place, _checked(place, *in_rows.split(row, place))
 
 
+def _csv_rows(file: Path, columns: Columns) -> Iterator[tuple[str, Row]]:
+    with _opened(file) as opened:
+        yield from csv_rows(file, opened, columns)
+
+
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Not splitlines(): it also cuts at U+2028 and its like, which a JSON string may hold as they are.
-    for number, line in enumerate(_read(file).split("\n"), start=1):
-        if line.strip():
-            yield f"{file}:{number}", _parse(f"{file}:{number}", line)
+    with _opened(file) as opened:
+        for number, line in enumerate(opened, start=1):
+            if line.strip():
+                yield f"{file}:{number}", _parse(f"{file}:{number}", line)
 
 
-def _read(file: Path) -> str:
+@contextmanager
+def _opened(file: Path) -> Iterator[TextIO]:
+    """Open a text, to be read a line at a time; what cannot be read is an InvalidInputError that names it."""
     try:
-        return file.read_text(encoding="utf-8-sig")  # without the byte order mark that editors on Windows write
+        # Without the byte order mark that editors on Windows write.
+        with file.open(encoding="utf-8-sig") as opened:
+            yield opened
     except UnicodeDecodeError as error:
         raise InvalidInputError(
-            f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first", path=str(file)
+            f"{file}: not UTF-8 text ({error.reason} at byte {_undecodable_at(file)}); convert it first", path=str(file)
         ) from None
     except OSError as error:
         raise InvalidInputError(f"{file}: {error.strerror or error}", path=str(file)) from error
+
+
+def _undecodable_at(file: Path) -> int:
+    """Find the byte that is no UTF-8; a file that is read by the block says where in the block."""
+    try:
+        file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def _parse(place: str, line: str) -> dict[str, Any]:

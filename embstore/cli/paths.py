@@ -61,7 +61,8 @@ def _found(path: Path) -> list[Path]:
     if glob.has_magic(str(path)):
         matched = map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute one
         return sorted(file for file in matched if file.is_file())
-    raise InvalidInputError(f"{str(path)!r} does not exist", path=str(path))
+    what = "is no file and no folder" if path.exists() else "does not exist"
+    raise InvalidInputError(f"{str(path)!r} {what}", path=str(path))
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from embstore.errors import InvalidInputError, MissingExtraError
 from embstore.stores.opening import connect
@@ -54,11 +53,11 @@ class Columns:
         return doc_id, row[self.text], {name: value for name, value in metadata.items() if value not in (None, "")}
 
 
-def csv_rows(file: Path, text: str, columns: Columns) -> Iterator[tuple[str, Row]]:
+def csv_rows(file: Path, opened: TextIO, columns: Columns) -> Iterator[tuple[str, Row]]:
     """Read the rows of a CSV file, or one with tabs, whose first row names its columns; each with its place."""
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     with _long_cells():
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(opened, delimiter=delimiter, strict=True)
         names: list[str] | None = None
         n_rows = 0
         try:
@@ -115,6 +114,8 @@ def sql_rows(file: Path, query: str) -> Iterator[tuple[str, Row]]:
     """
     try:
         with contextlib.closing(connect(file.absolute(), "ro", _SQL_TIMEOUT_S)) as connection:
+            if hasattr(connection, "setlimit"):  # pysqlite3 may have none
+                connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # ATTACH and VACUUM INTO make files
             cursor = connection.execute(query)
             names = [name for name, *_ in cursor.description or ()]
             if not names:

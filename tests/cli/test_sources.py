@@ -118,10 +118,17 @@ def test_a_file_with_the_signs_of_a_pattern_in_its_name_is_that_file(run: Run) -
         ("empty", "no file is found by 'empty'"),
         ("*.md", "no file is found by '*.md'"),
         ("missing.txt", "'missing.txt' does not exist"),
+        pytest.param(
+            "pipe",
+            "'pipe' is no file and no folder",
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with named pipes"),
+        ),
     ],
 )
 def test_what_names_no_file_is_wrong_input(run: Run, here: Path, named: str, said: str) -> None:
     (here / "empty").mkdir()
+    if named == "pipe":
+        os.mkfifo("pipe")
     assert said in error_of(run, named)
 
 
@@ -196,13 +203,15 @@ def test_each_row_of_a_query_is_a_document_and_the_file_stays_as_it_is(run: Run)
         ("SELECT 1 AS id, x'00' AS text", "notes.db: row 1: document '1' is bytes, not str"),
         ("SELECT 1.5 AS id, 'text' AS text", "doc_id is float, not str"),
         ("", "is no query that gives rows"),
+        ("ATTACH 'made.db' AS made", "too many attached databases"),
+        ("VACUUM INTO 'made.db'", "too many attached databases"),
     ],
 )
-def test_a_query_that_gives_no_documents_is_refused(run: Run, query: str, said: str) -> None:
+def test_a_query_that_gives_no_documents_is_refused_and_makes_no_file(run: Run, query: str, said: str) -> None:
     database = make_database()
     before = Path(database).read_bytes()
     assert said in error_of(run, database, "--sql", query)
-    assert Path(database).read_bytes() == before
+    assert (Path(database).read_bytes(), list(Path().iterdir())) == (before, [Path(database)])
 
 
 @pytest.mark.parametrize(
@@ -214,7 +223,8 @@ def test_a_query_that_gives_no_documents_is_refused(run: Run, query: str, said: 
         ("rows.csv", 'id,text\n1,"open\n', "rows.csv: line 2: unexpected end of data"),
         ("rows.csv", "id,text\n1,one\n1,two\n", "rows.csv: row 2: id '1' is taken by rows.csv: row 1"),
         ("rows.csv", "id,text\n,one\n", "rows.csv: row 1: doc_id is empty"),
-        ("rows.csv", b"id,text\n1,\xff\n", "rows.csv: not UTF-8 text"),
+        ("rows.csv", b"id,text\n1,\xff\n", "rows.csv: not UTF-8 text (invalid start byte at byte 10)"),
+        ("rows.jsonl", b'{"id": "a", "text": "' + b"x" * 9_979 + b'\xff"}\n', "(invalid start byte at byte 10000)"),
         ("rows.parquet", "no parquet", "rows.parquet: not a Parquet file"),
     ],
 )
