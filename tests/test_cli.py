@@ -155,6 +155,7 @@ def test_a_dry_run_tells_what_would_be_done(run: Run, library: str, files: list[
         "duplicates": 1,
         "to_remove": 1,
         "to_encode": 1,
+        "n_cut": None,
     }
     assert run(*arguments).stdout == (
         "3 documents: 1 new, 1 changed, 0 with new metadata, 1 unchanged, 1 with the text of another; "

@@ -36,6 +36,8 @@ How long would it take?
   embstore plan my-library notes --remove-missing
 """
 
+_SPLIT = "--chunk-tokens splits them"
+
 _OPTIONS = [
     click.argument("library", type=click.Path(file_okay=False, path_type=Path)),
     *options.source,
@@ -111,10 +113,7 @@ def index(
         return
     print_report(report)
     if n_cut:
-        click.echo(
-            f"{counted(n_cut, 'text')} had more tokens than the model reads, and the rest was cut off; "
-            f"--chunk-tokens splits them"
-        )
+        click.echo(f"{counted(n_cut, 'text')} had more tokens than the model reads, and the rest was cut off; {_SPLIT}")
 
 
 @main.command(epilog=_PLAN_EPILOG)
@@ -123,8 +122,8 @@ def index(
 def plan(remove_missing: bool, as_json: bool, **said: Any) -> None:
     """Tell what `embstore index` would do with FILES in LIBRARY.
 
-    Nothing is written, and no text is encoded. How long the model would take is known where the library has seen it at
-    work.
+    Nothing is written, and no text is encoded. It is told how many texts the model would cut off and, where the library
+    has seen the model at work, how long it would take.
     """
     _plan(*_source_and_target(**said), remove_missing, as_json)
 
@@ -132,8 +131,15 @@ def plan(remove_missing: bool, as_json: bool, **said: Any) -> None:
 def _plan(source: options.Source, target: _Target, remove_missing: bool, as_json: bool) -> None:
     library, model, collection, kind, truncate_dim = target
     with planning_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
-        found = engine.plan(*source.given_to(engine), remove_missing=remove_missing)
-    print_json(asdict(found)) if as_json else print_plan(found)
+        given = source.given_to(engine)
+        found = engine.plan(*given, remove_missing=remove_missing)
+        n_cut = _count_cut(engine, given.texts)
+    if as_json:
+        print_json({**asdict(found), "n_cut": n_cut})
+        return
+    print_plan(found)
+    if n_cut:
+        click.echo(f"{counted(n_cut, 'text')} to encode, of which the model would not read the end; {_SPLIT}")
 
 
 def _count_cut(engine: CachedSemanticSearchEngine, texts: list[str]) -> int | None:

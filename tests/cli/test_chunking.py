@@ -78,6 +78,17 @@ def test_texts_that_the_model_cut_off_are_counted_once(run: Run, reader: Reading
     assert reader.tokenizer.truncation["max_length"] == 3  # the model's own is left as it was
 
 
+def test_a_plan_tells_how_many_texts_the_model_would_cut_off(run: Run, reader: ReadingEncoder) -> None:
+    write("six.txt", "the cat sat the dog ran")
+    write("long.txt", LONG)
+    command = ("plan", "library", "six.txt", "long.txt", "--model", "reader", "--index", "exact")
+    assert json.loads(run(*command, "--json").stdout)["n_cut"] == 1
+    told = run(*command).stdout.splitlines()[1:]
+    assert told == ["1 text to encode, of which the model would not read the end; --chunk-tokens splits them"]
+    index(run, "six.txt", "long.txt")
+    assert len(run(*command).stdout.splitlines()) == 1
+
+
 def test_a_long_document_is_split_where_paragraphs_and_sentences_end(run: Run, reader: ReadingEncoder) -> None:
     write("long.txt", LONG)
     write("short.txt", "the cat")
