@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from sqlite3 import Connection
 
 from embstore.stores.connection import Database
 from embstore.stores.tables import leases
@@ -33,8 +34,8 @@ class SQLiteLeases:
         if len(self.held(identity_hash, content_hashes, owner=owner)) == len(content_hashes):
             return []
         with self._database.writing() as connection:
+            others = _others(connection, identity_hash, content_hashes, owner)
             now = time.monotonic()
-            others = leases.find_others(connection, identity_hash, content_hashes, owner, now)
             free = [i for i, content_hash in enumerate(content_hashes) if content_hash not in others][:most]
             leases.delete_ended(connection, now)
             leases.put(connection, identity_hash, [content_hashes[i] for i in free], owner, now, now + lease_s)
@@ -43,7 +44,7 @@ class SQLiteLeases:
     def held(self, identity_hash: bytes, content_hashes: Sequence[bytes], *, owner: str) -> list[int]:
         """See `LeaseStore.held`."""
         with self._database.reading() as connection:
-            others = leases.find_others(connection, identity_hash, content_hashes, owner, time.monotonic())
+            others = _others(connection, identity_hash, content_hashes, owner)
         return [i for i, content_hash in enumerate(content_hashes) if content_hash in others]
 
     def renew(self, identity_hash: bytes, content_hashes: Sequence[bytes], *, owner: str, lease_s: float) -> None:
@@ -56,3 +57,9 @@ class SQLiteLeases:
         """See `LeaseStore.release`."""
         with self._database.writing() as connection:
             leases.delete(connection, identity_hash, content_hashes, owner)
+
+
+def _others(connection: Connection, identity_hash: bytes, content_hashes: Sequence[bytes], owner: str) -> set[bytes]:
+    rows = leases.find(connection, identity_hash, content_hashes)
+    now = time.monotonic()  # after the look: a lease of between the two would begin in the future
+    return {key for key, of, since, until in rows if of != owner and leases.lasts(since, until, now)}

@@ -105,7 +105,7 @@ def test_a_lease_ends_by_itself(store: Store, location: str) -> None:
     assert claim(store, "b", KEYS[:3]) == [1, 2]
 
 
-@pytest.mark.parametrize("seconds", [-1.0, -1e6])
+@pytest.mark.parametrize("seconds", [-2.0, -1e6])
 def test_a_lease_of_a_clock_that_was_set_back_means_nothing(seconds: float, store: Store, location: str) -> None:
     claim(store, "a", KEYS[:2])
     let_pass(location, seconds)
@@ -115,7 +115,7 @@ def test_a_lease_of_a_clock_that_was_set_back_means_nothing(seconds: float, stor
 
 def test_no_lease_lasts_longer_than_any_that_is_given(store: Store, location: str) -> None:
     claim(store, "a", KEYS[:2])
-    longer = f"make_interval(secs => {MOST_LEASE_S + 1})" if "://" in location else f"{MOST_LEASE_S + 1}"
+    longer = f"make_interval(secs => {MOST_LEASE_S + 2})" if "://" in location else f"{MOST_LEASE_S + 2}"
     change(location, f"UPDATE leases SET until = since + {longer}")
     assert held(store, "b", KEYS[:2]) == []
     assert claim(store, "b", KEYS[:2]) == [0, 1]
@@ -125,7 +125,9 @@ def test_what_has_ended_is_removed_when_somebody_claims(store: Store, location: 
     claim(store, "a", KEYS[:20])
     claim(store, "a", KEYS[:20], model=OTHER_MODEL)
     let_pass(location, 61)
-    claim(store, "b", KEYS[20:])
+    other = open_store(location)
+    claim(other, "b", KEYS[20:])
+    other.close()
     assert sorted(rows(location, HELD)) == sorted((key,) for key in KEYS[20:])
 
 

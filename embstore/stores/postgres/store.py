@@ -18,6 +18,7 @@ from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.opening import checked_timeout
 from embstore.stores.postgres import documents, migrating, models, vectors
 from embstore.stores.postgres.connection import Server
+from embstore.stores.postgres.leases import PostgresLeases
 from embstore.stores.postgres.model_store import PostgresModels
 from embstore.stores.postgres.pool import Connection
 from embstore.stores.postgres.strings import stored
@@ -52,6 +53,7 @@ class PostgresStore(PostgresModels):
         super().__init__(Server(read_url(url), checked_timeout(timeout_s)), dtype)
         self.location = self._server.location
         self.read_only = self._server.read_only = migrating.prepare(self._server)
+        self.leases = PostgresLeases(self._server)
 
     def reading(self) -> AbstractContextManager[Any]:
         """See `Store.reading`."""

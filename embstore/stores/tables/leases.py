@@ -40,18 +40,15 @@ WHERE until <= ?1 OR since > ?1
 """
 
 
-def find_others(
-    connection: Connection, identity_hash: bytes, content_hashes: Sequence[bytes], owner: str, now: float
-) -> set[bytes]:
-    """Give those of some contents that others have a lease on."""
-    return {
-        content_hash
+def find(
+    connection: Connection, identity_hash: bytes, content_hashes: Sequence[bytes]
+) -> list[tuple[bytes, Any, Any, Any]]:
+    """Read those on some contents: (content_hash, owner, since, until)."""
+    return [
+        row
         for some in chunks(content_hashes)
-        for content_hash, of, since, until in connection.execute(
-            FIND.format(places=places(some)), (identity_hash, *some)
-        )
-        if of != owner and lasts(since, until, now)
-    }
+        for row in connection.execute(FIND.format(places=places(some)), (identity_hash, *some))
+    ]
 
 
 def lasts(since: Any, until: Any, now: float) -> bool:
