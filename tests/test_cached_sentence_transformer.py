@@ -129,6 +129,33 @@ def test_plain_calls_share_their_vectors_with_the_cache(model: Any, cached: Any,
     assert len(model.calls) == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_shorter_or_of_length_1_is_made_of_what_is_stored_with_the_bits_of_the_library(
+    plain: Any, model: Any, cached: Any, dtype: torch.dtype
+) -> None:
+    plain.to(dtype), model.to(dtype)
+    cached.encode(TEXTS)
+    model.calls.clear()
+    for truncate_dim in (None, 16, 8, 3, 100):
+        for normalize in (False, True):
+            options = {"truncate_dim": truncate_dim, "normalize_embeddings": normalize}
+            expected = plain.encode(TEXTS, convert_to_tensor=True, **options).float().numpy()
+            given = cached.encode(TEXTS, **options)
+            assert (given.dtype, given.shape) == (np.float32, expected.shape)
+            assert given.tobytes() == expected.tobytes()
+    assert model.calls == []
+
+
+def test_more_values_than_the_model_is_set_to_give_are_encoded_for_themselves(
+    plain: Any, model: Any, cached: Any
+) -> None:
+    plain.truncate_dim = model.truncate_dim = 4
+    for truncate_dim in (None, 2, 4, 8, 16, None):
+        expected = plain.encode(TEXTS, truncate_dim=truncate_dim)
+        assert_same(cached.encode(TEXTS, truncate_dim=truncate_dim), expected)
+    assert len(model.calls) == 3  # of 4, 8 and 16 values
+
+
 def test_a_router_sends_texts_the_way_of_their_task(cache: EmbeddingCache) -> None:
     def routed() -> Any:
         router = Router.for_query_document(query_modules=[static(1)], document_modules=[static(2)])

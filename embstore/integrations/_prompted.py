@@ -1,4 +1,4 @@
-"""A SentenceTransformer as one call uses it: with its own prompt, truncation and normalisation."""
+"""A SentenceTransformer as one call uses it: with its own prompt and task."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ CHANGES_NO_VECTOR = ("device", "pool", "chunk_size")
 class PromptedEncoder(SentenceTransformerEncoder):
     """A SentenceTransformer with what one call of `encode`, `encode_query` or `encode_document` says.
 
+    Its vectors are as long as the model gives them and not scaled: what a call wants shorter or of length 1 is made of
+    these (`embstore.integrations._encode_options`), so that no text is encoded once more for it.
+
     Parameters
     ----------
     model : SentenceTransformer
@@ -30,8 +33,9 @@ class PromptedEncoder(SentenceTransformerEncoder):
         self._plain = SentenceTransformerEncoder(model, model_name)
         self._task = task
         self._given = self._resolved(options["prompt"], options["prompt_name"])
-        self._normalize = bool(options["normalize_embeddings"])
-        self._truncate_dim = options["truncate_dim"]
+        own_dim, asked_dim = model.truncate_dim, options["truncate_dim"]
+        # More than the model is set to give cannot be made of what it gives.
+        self._truncate_dim = asked_dim if None not in (own_dim, asked_dim) and asked_dim > own_dim else None
         self._where = {name: options[name] for name in CHANGES_NO_VECTOR}
 
     def _resolved(self, prompt: str | None, prompt_name: str | None) -> str | None:
@@ -54,7 +58,6 @@ class PromptedEncoder(SentenceTransformerEncoder):
             prompt=self._given,
             batch_size=batch_size,
             show_progress_bar=False,
-            normalize_embeddings=self._normalize,
             truncate_dim=self._truncate_dim,
             **self._where,
             **({} if self._task is None else {"task": self._task}),
@@ -67,8 +70,6 @@ class PromptedEncoder(SentenceTransformerEncoder):
         settings = dict(super()._settings(role))
         if self._truncate_dim is not None:
             settings["truncate_dim"] = int(self._truncate_dim)
-        if self._normalize:
-            settings["normalize"] = True
         if self._plain.task_matters() and self._task not in ("query", "document"):
             settings["task"] = self._task or ""
         return settings

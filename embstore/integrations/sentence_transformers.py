@@ -20,7 +20,8 @@ from embstore.integrations._prompted import PromptedEncoder
 class CachedSentenceTransformer(OwnsCache):
     """A SentenceTransformer that encodes no text twice; all but `encode*` is the model's own, also what is set.
 
-    Plain calls share the vectors of `cache.embed` and `embed_query`; prompts and other options have their own.
+    Plain calls share the vectors of `cache.embed` and `embed_query`, prompts have their own; what is truncated or
+    normalised is made of either.
 
     Parameters
     ----------
