@@ -41,7 +41,7 @@ CREATE TABLE documents (
     PRIMARY KEY (model_id, collection, doc_id)
 );
 
-CREATE INDEX documents_by_vector ON documents (vector_id);
+CREATE INDEX documents_by_vector ON documents (model_id, vector_id);
 
 CREATE TABLE encodings (
     model_id INTEGER PRIMARY KEY,

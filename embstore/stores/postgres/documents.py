@@ -55,9 +55,36 @@ PUT = f"{INSERT} DO UPDATE SET vector_id = excluded.vector_id, checksum = exclud
 
 ADD = f"{INSERT} DO NOTHING"
 
-HAS = """
-SELECT EXISTS (SELECT 1 FROM documents WHERE model_id = %s AND collection = %s AND doc_id = %s)
+# One search of the key for each, not a scan.
+SCOPES = """
+WITH RECURSIVE scope (model_id, collection) AS (
+    (SELECT model_id, collection FROM documents ORDER BY model_id, collection LIMIT 1)
+    UNION ALL
+    SELECT later.model_id, later.collection
+    FROM scope
+    CROSS JOIN LATERAL (
+        SELECT model_id, collection
+        FROM documents
+        WHERE (documents.model_id, documents.collection) > (scope.model_id, scope.collection)
+        ORDER BY model_id, collection
+        LIMIT 1
+    ) AS later
+)
+SELECT model_id, collection
+FROM scope
 """
+
+
+def scopes(
+    connection: Connection, model_ids: Sequence[int] | None = None, collection: str | None = None
+) -> list[tuple[int, str]]:
+    """List the (model_id, collection) that have documents."""
+    rows = connection.execute(SCOPES, binary=True).fetchall()
+    return [
+        (model_id, given(name))
+        for model_id, name in rows
+        if (model_ids is None or model_id in model_ids) and collection in (None, given(name))
+    ]
 
 
 def pointers(

@@ -17,9 +17,9 @@ from embstore.identity import Dtype, ModelIdentity
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.opening import checked_timeout
 from embstore.stores.postgres import documents, migrating, models, vectors
+from embstore.stores.postgres.bulk import PostgresBulk
 from embstore.stores.postgres.connection import Server
 from embstore.stores.postgres.leases import PostgresLeases
-from embstore.stores.postgres.model_store import PostgresModels
 from embstore.stores.postgres.pool import Connection
 from embstore.stores.postgres.strings import stored
 from embstore.stores.postgres.url import read_url
@@ -27,7 +27,7 @@ from embstore.stores.postgres.url import read_url
 T = TypeVar("T")
 
 
-class PostgresStore(PostgresModels):
+class PostgresStore(PostgresBulk):
     """A `Store` on a server; see `embstore.stores.base.Store` for what each method does.
 
     Parameters
