@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embstore import EmbeddingCache, EncoderError, InvalidInputError, InvalidTypeError, StoreBusyError
+from embstore import EmbeddingCache, EncoderError, InvalidInputError, InvalidTypeError, StoreBusyError, encoders
 from embstore.canary import CANARY_TEXT
 from embstore.integrations import _batches
-from embstore.integrations._batches import BatchEmbedder
+from embstore.integrations._batches import BatchEmbedder, EmbedReport
 from tests.fakes import CountingEncoder, QueryEncoder
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
@@ -70,6 +70,21 @@ def test_the_ids_alone_are_given_back_where_no_vectors_are_wanted(cache_path: Pa
         assert embed(pyarrow.table({"id": ["d"], "text": ["four"]})).to_pydict() == {"id": ["d"]}
     with EmbeddingCache(cache_path) as cache:
         assert sorted(document.doc_id for document in cache.documents()) == ["a", "b", "c", "d"]
+
+
+def test_the_name_of_a_model_does_for_an_encoder(
+    cache_path: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(encoders._loaded, "fake", encoder)
+    with BatchEmbedder(cache_path, "fake") as embed:
+        assert np.array_equal(embed({"text": TEXTS})["vector"], encoder.vectors(TEXTS))
+
+
+def test_a_report_tells_what_all_batches_have_cost(embed: BatchEmbedder) -> None:
+    embed({"id": ["a", "b", "c"], "text": TEXTS})
+    embed({"id": ["d", "e"], "text": ["two", "three"]})
+    assert embed.report == EmbedReport(5, 3, 2, embed.report.encode_s)
+    assert embed.report.encode_s > 0
 
 
 def test_queries_have_vectors_of_their_own(cache_path: Path) -> None:

@@ -46,6 +46,13 @@ def database_in(path: Path) -> Path:
     return file
 
 
+def new_or_present(path: Path) -> Path:
+    """Find the database at a path, or say where it is to be: in a folder, unless the path has a suffix."""
+    if path.exists() and not path.is_dir():
+        return database_in(path)
+    return path / CACHE_NAME if path.is_dir() or not path.suffix else path
+
+
 def has_collection(library: Path, collection: str) -> bool:
     """Tell whether a library has a collection, which an engine would create.
 

@@ -15,11 +15,10 @@ from embstore.cli.commands import main
 from embstore.cli.conversion import read_settings
 from embstore.cli.files import documents_in
 from embstore.cli.group import EXIT_NO
-from embstore.cli.library import database_in
+from embstore.cli.library import database_in, new_or_present
 from embstore.cli.output import counted, megabytes, print_json, printable
 from embstore.errors import InvalidInputError
 from embstore.identity import DTYPES, ROLES, Dtype, Role
-from embstore.search.defaults import CACHE_NAME
 from embstore.stores.locations import is_url
 from embstore.transfer.report import TransferReport
 
@@ -101,7 +100,7 @@ def import_(path: Path, source: Path, kind: str, dtype: Dtype, as_json: bool, **
     nothing new. Rows are stored by the thousand, so that an error leaves those before it.
     """
     options = _options(kind, **given)
-    with EmbeddingCache(_new_or_present(path), dtype=dtype) as cache:
+    with EmbeddingCache(new_or_present(path), dtype=dtype) as cache:
         report = getattr(transfer, _IMPORTS[kind])(cache, source, **options)
     _print(report, as_json)
 
@@ -118,7 +117,7 @@ def merge(source: str, target: str, as_json: bool) -> None:
     early loses nothing: the same command again takes the rest.
     """
     given = source if is_url(source) else database_in(Path(source))
-    with EmbeddingCache(target if is_url(target) else _new_or_present(Path(target))) as cache:
+    with EmbeddingCache(target if is_url(target) else new_or_present(Path(target))) as cache:
         report = transfer.merge(cache, given)
     _print(report, as_json)
 
@@ -188,13 +187,6 @@ def _options(kind: str, texts: Iterable[Path], settings: str | None, role: Role,
         if name not in takes:
             raise InvalidInputError(f"--from {kind} takes no --{name.replace('_', '-')}")
     return options
-
-
-def _new_or_present(path: Path) -> Path:
-    """Find the database at a path, or say where it is to be: in a folder, unless the path has a suffix."""
-    if path.exists() and not path.is_dir():
-        return database_in(path)
-    return path / CACHE_NAME if path.is_dir() or not path.suffix else path
 
 
 def _print(report: TransferReport, as_json: bool) -> None:

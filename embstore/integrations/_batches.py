@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -27,6 +28,35 @@ _log = logging.getLogger(__name__)
 # What passes: filling again finds whatever was stored before.
 _PASSING = (StoreBusyError, UnconfirmedWriteError)
 _LONGEST_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What the texts of a job have cost.
+
+    Attributes
+    ----------
+    n_texts : int
+        Rows that were given a vector. A batch that is done again counts again; of one that failed nothing is counted.
+    n_encoded : int
+        Distinct texts that a model encoded, canaries not counted.
+    n_hits : int
+        Texts that cost no encode: stored before, or encoded for another row.
+    encode_s : float
+        Seconds that the models took, of all workers together.
+    """
+
+    n_texts: int = 0
+    n_encoded: int = 0
+    n_hits: int = 0
+    encode_s: float = 0.0
+
+    def and_also(self, n_texts: int, n_encoded: int, encode_s: float) -> EmbedReport:
+        """Give the sums with what some more texts have cost."""
+        n_hits = n_texts - n_encoded
+        return EmbedReport(
+            self.n_texts + n_texts, self.n_encoded + n_encoded, self.n_hits + n_hits, self.encode_s + encode_s
+        )
 
 
 class BatchEmbedder:
@@ -56,8 +86,15 @@ class BatchEmbedder:
         The most texts that the model is given at once.
     patience_s : float
         How long to go on where the store is busy or its server is away.
+    progress : bool or None
+        Show a bar of the texts of a batch that are encoded; None: where stderr is a terminal.
     **cache_options
         Of `EmbeddingCache`: ``dtype``, ``timeout_s``, ``check_canary`` ...
+
+    Attributes
+    ----------
+    report : EmbedReport
+        What all batches so far have cost.
 
     Raises
     ------
@@ -78,11 +115,12 @@ class BatchEmbedder:
         role: Role = "document",
         batch_size: int = 32,
         patience_s: float = 120.0,
+        progress: bool | None = False,
         **cache_options: Any,
     ) -> None:
         if not isinstance(store, str | Path):
             raise InvalidTypeError(f"store is {type(store).__name__}; give a path or a URL, which each worker opens")
-        is_live = callable(getattr(make_encoder, "encode", None)) and not isinstance(make_encoder, type)
+        is_live = callable(getattr(make_encoder, "encode", None)) and not isinstance(make_encoder, str | type)
         if is_live or not (isinstance(make_encoder, str) or callable(make_encoder)):
             raise InvalidTypeError(
                 f"make_encoder is {type(make_encoder).__name__}; give the name of a model, or a function without "
@@ -99,7 +137,9 @@ class BatchEmbedder:
             "collection": check_collection(collection),
             "role": check_role(role),
             "batch_size": check_count(batch_size, "batch_size"),
+            "progress": progress,
         }
+        self.report = EmbedReport()
         self._cache_options = cache_options
         self._cache: EmbeddingCache | None = None
         self._encoder: NamedEncoder | None = None
@@ -154,18 +194,25 @@ class BatchEmbedder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def location(self) -> str:
+        """Where the store is, which is opened for it: as of `EmbeddingCache`."""
+        return self._opened().location
+
     def _fill(self, ids: list[str] | None, texts: list[str]) -> FillReport:
         if self._encoder is None:
             made = self._make_encoder if isinstance(self._make_encoder, str) else self._make_encoder()
             self._encoder = as_encoder(made, self._model_name)
+        return self._opened().fill(ids, texts, self._encoder, **self._options)
+
+    def _opened(self) -> EmbeddingCache:
         if self._cache is None:
             self._cache = self._open()
-        return self._cache.fill(ids, texts, self._encoder, progress=False, **self._options)
+        return self._cache
 
     def _no_vectors(self) -> Vectors:
         """Give the vectors of no texts: their length is that of the others."""
-        assert self._cache is not None
-        canary = self._cache.canary(self._encoder, role=self._options["role"])
+        canary = self._opened().canary(self._encoder, role=self._options["role"])
         if canary is None:
             raise InvalidInputError("a batch has no rows, and check_canary=False leaves nothing to tell dim by")
         return np.empty((0, len(canary)), np.float32)
@@ -175,7 +222,8 @@ class BatchEmbedder:
         return EmbeddingCache(self.store, **self._cache_options)
 
     def _note(self, report: FillReport, n_texts: int) -> None:
-        """Take note of what a batch has cost; subclasses tell somebody."""
+        """Take note of what a batch has cost; subclasses tell others too."""
+        self.report = self.report.and_also(n_texts, report.n_encoded, report.encode_s)
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """Do something again while the store is away, with growing pauses."""

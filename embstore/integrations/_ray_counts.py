@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.util.metrics import Counter
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from embstore.integrations._batches import EmbedReport
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EmbedReport:
-    """What the texts of a job have cost.
-
-    Attributes
-    ----------
-    n_texts : int
-        Rows that were given a vector. Those that Ray gave to a second worker, because the first was lost, count twice.
-    n_encoded : int
-        Distinct texts that a model encoded, canaries not counted.
-    n_hits : int
-        Texts that cost no encode: stored before, or encoded for another row.
-    encode_s : float
-        Seconds that the models took, of all workers together.
-    """
-
-    n_texts: int = 0
-    n_encoded: int = 0
-    n_hits: int = 0
-    encode_s: float = 0.0
 
 
 class Counts:
@@ -54,19 +33,19 @@ class Counts:
 
     def report(self) -> EmbedReport:
         """Tell what has been done so far, by all jobs that were given these counts."""
-        n_texts, n_encoded, encode_s = ray.get(self._sums.read.remote())
-        return EmbedReport(n_texts, n_encoded, n_texts - n_encoded, encode_s)
+        report: EmbedReport = ray.get(self._sums.read.remote())
+        return report
 
 
 class _Sums:
     def __init__(self) -> None:
-        self._sums = [0, 0, 0.0]
+        self._report = EmbedReport()
 
-    def add(self, *values: float) -> None:
-        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)]
+    def add(self, n_texts: int, n_encoded: int, encode_s: float) -> None:
+        self._report = self._report.and_also(n_texts, n_encoded, encode_s)
 
-    def read(self) -> list[float]:
-        return self._sums
+    def read(self) -> EmbedReport:
+        return self._report
 
 
 class Metrics:

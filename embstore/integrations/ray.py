@@ -10,14 +10,14 @@ from embstore.cache import EmbeddingCache
 from embstore.contents import FillReport
 from embstore.errors import MissingExtraError
 from embstore.inputs import check_count
-from embstore.integrations._batches import BatchEmbedder
+from embstore.integrations._batches import BatchEmbedder, EmbedReport
 
 try:
     import ray
     import ray.data
 except ImportError as error:
     raise MissingExtraError("ray", "ray", "a job of Ray Data") from error
-from embstore.integrations._ray_counts import Counts, EmbedReport, Metrics
+from embstore.integrations._ray_counts import Counts, Metrics
 from embstore.integrations._ray_nodes import for_workers
 
 __all__ = ["CachedEmbedder", "Counts", "EmbedReport", "embed_dataset"]
@@ -63,6 +63,7 @@ class CachedEmbedder(BatchEmbedder):
         return super()._open()
 
     def _note(self, report: FillReport, n_texts: int) -> None:
+        super()._note(report, n_texts)
         cost = (n_texts, report.n_encoded, report.encode_s)
         if self._counts is not None:
             self._counts.add(*cost)

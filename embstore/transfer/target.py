@@ -83,7 +83,7 @@ def _checked(path: str | Path, location: str, *, overwrite: bool) -> Path:
     if not target.parent.is_dir():
         raise TargetError(f"{str(target.parent)!r} is no folder; make it first", path=str(target))
     if os.path.lexists(target):
-        if not is_url(location) and target.exists() and target.samefile(location):
+        if not is_url(location) and target.exists() and Path(location).exists() and target.samefile(location):
             raise TargetError(f"{str(target)!r} is the cache that is to be exported", path=str(target))
         if not overwrite:
             raise _exists(target, "something")
