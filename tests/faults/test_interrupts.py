@@ -172,6 +172,7 @@ class Round:
             "threads_left": n_background(),
             "locks_left": len(taken_locks(self.cache, self.engine)),
             "claims_left": len(claims._owners),
+            "leases_left": len(rows(self.cache.path, "SELECT * FROM leases")),
             "transactions_left": int(not is_free(self.cache.path)),
         }
         if any(left.values()):  # the same call again could wait for ever
@@ -219,6 +220,20 @@ def test_an_interrupted_get_many_leaves_whole_groups_and_a_cache_that_goes_on(
     for counts in interrupt_again_and_again(cache, None, encoder, interrupt, rounds(6, 200)):
         tally.add(f"{interrupt} in get_many", **counts)
         assert what_is_wrong(counts) == {}
+
+
+@pytest.mark.parametrize("interrupt", INTERRUPTS)
+def test_an_interrupted_get_many_that_shares_its_work_leaves_no_lease(
+    interrupt: str,
+    cache_path: Path,
+    encoder: CountingEncoder,
+    tally: Tally,
+    rounds: Callable[[int, int], int],
+) -> None:
+    with EmbeddingCache(cache_path, lease_s=60) as cache:
+        for counts in interrupt_again_and_again(cache, None, encoder, interrupt, rounds(6, 200)):
+            tally.add(f"{interrupt} in get_many with leases", **counts)
+            assert what_is_wrong(counts) == {}
 
 
 @pytest.mark.parametrize(

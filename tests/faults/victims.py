@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,6 +71,11 @@ class Victim:
         except (EOFError, OSError):  # the latter: it was killed while it wrote, or is read to its end already
             self._pipe.close()
         return self.acknowledged
+
+
+def barrier(n: int) -> Barrier:
+    """Where n processes wait for each other."""
+    return _context.Barrier(n)
 
 
 def wait_for(path: Path, moment: str, rng: random.Random, at_most_s: float) -> None:
