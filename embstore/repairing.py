@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from embstore.errors import DamagedStoreError, StoreError, StorePathError
+from embstore.errors import DamagedStoreError, NotAFileError, StoreError, StorePathError
 from embstore.stores.companions import SUFFIXES, check_companions
 from embstore.stores.copying import put_in_place
 from embstore.stores.damaged import end_unfinished, writers_waiting
+from embstore.stores.locations import is_url
 from embstore.stores.lost import LostRow
 from embstore.stores.opening import checked_path
 from embstore.stores.pages import Pages
@@ -102,6 +103,11 @@ def repair(damaged: str | Path, repaired: str | Path) -> RepairReport:
     StoreBusyError, StoreFullError, StoreError
         No file was written.
     """
+    if is_url(damaged):
+        raise NotAFileError(
+            "a server repairs its own files, or is restored from a backup that pg_dump made; `embstore merge URL FILE` "
+            "copies what can be read of it into a cache file",
+        )
     source = checked_path(damaged, allow_network_filesystem=True)
     target = checked_path(repaired, allow_network_filesystem=False)
     if not source.is_file():

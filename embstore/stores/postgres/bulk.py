@@ -16,10 +16,10 @@ from embstore.formats import STORED_DTYPES
 from embstore.stores.base import StoredModel
 from embstore.stores.postgres import documents, models
 from embstore.stores.postgres.copied import COLUMNS, Block, copy_block, select_block
-from embstore.stores.postgres.model_store import PostgresModels
 from embstore.stores.postgres.pool import Connection
 from embstore.stores.postgres.server_errors import FEATURE_NOT_SUPPORTED
 from embstore.stores.postgres.strings import stored
+from embstore.stores.postgres.vacuum import PostgresVacuum
 from embstore.stores.shards import BLOCK_ROWS, Shard
 from embstore.truncation import truncated
 
@@ -73,7 +73,7 @@ class Place:
         return cls(int(block.vector_ids[-1]), block.collections[-1], block.doc_ids[-1])
 
 
-class PostgresBulk(PostgresModels):
+class PostgresBulk(PostgresVacuum):
     """The part of a `Store` on a server that reads many vectors; see `embstore.stores.base.Store` for each method."""
 
     _can_copy: bool | None = None  # not known yet

@@ -1,30 +1,20 @@
-"""A process's transactions on a server: one a thread at a time, and what is run again."""
+"""A server: reading one state of it, writing all or nothing, and what is run again."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 
-from embstore.errors import (
-    ReadOnlyError,
-    ServerUnreachableError,
-    StoreClosedError,
-    StoreError,
-    TooManyConnectionsError,
-    UnconfirmedWriteError,
-)
-from embstore.stores.postgres.connecting import Connector
-from embstore.stores.postgres.pool import Connection, Pool
-from embstore.stores.postgres.schema import check_known
-from embstore.stores.postgres.server_errors import AGAIN, is_lost, translated
+from embstore.errors import ReadOnlyError, ServerUnreachableError
+from embstore.stores.postgres.pool import Connection
+from embstore.stores.postgres.server_errors import AGAIN, is_lost
+from embstore.stores.postgres.transactions import LostError, Transactions
 from embstore.stores.postgres.url import ServerUrl
 
 T = TypeVar("T")
@@ -39,10 +29,6 @@ MOST_ATTEMPTS = 12
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0
 
 
-class LostError(Exception):
-    """The connection came to its end before the COMMIT was sent, and nothing was written; `__cause__` says how."""
-
-
 class Passenger(Protocol):
     """What has something to write with every transaction that writes anyway."""
 
@@ -50,16 +36,7 @@ class Passenger(Protocol):
         """Lend what is called at the end of a transaction, before it is committed; the block raises where it is not."""
 
 
-@dataclass
-class _Block:
-    """A transaction that a thread is in."""
-
-    connection: Connection
-    is_writing: bool
-    pid: int
-
-
-class Server:
+class Server(Transactions):
     """A server, and this process's connections to it.
 
     Parameters
@@ -70,16 +47,9 @@ class Server:
     """
 
     def __init__(self, url: ServerUrl, timeout_s: float) -> None:
-        self.location = url.location
-        self.timeout_s = timeout_s
+        super().__init__(url, timeout_s)
         self.read_only = False
-        self._url = url
-        self._local = threading.local()
-        self._pool = Pool(Connector(url, timeout_s), url.pool_size)
-        self._closed = False
         self._passengers: list[Passenger] = []
-
-    # --- transactions -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -152,16 +122,28 @@ class Server:
                 finally:
                     self._give_back(connection, os.getpid())
 
+    def run_alone(self, statement: str) -> list[str]:
+        """Run what no transaction can hold, and give the warnings that came of it."""
+        warnings: list[str] = []
+
+        def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+            if diagnostic.severity_nonlocalized == "WARNING":
+                warnings.append(diagnostic.message_primary or "")
+
+        self._check_writable()
+        with self._errors():
+            connection, _ = self._take()
+            connection.add_notice_handler(note)
+            try:
+                connection.execute(statement, prepare=False)
+            finally:
+                connection.remove_notice_handler(note)
+                self._give_back(connection, os.getpid())
+        return warnings
+
     def go_along(self, passenger: Passenger) -> None:
         """Let something be written with every transaction."""
         self._passengers.append(passenger)
-
-    def close(self) -> None:
-        """Close the connections of this process, each when its transaction has ended."""
-        self._closed = True
-        self._pool.close()
-
-    # --- inside -----------------------------------------------------------------------------
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
         begin = begin.format(lock_ms=max(1, int(self.timeout_s * 1000)))
@@ -172,113 +154,6 @@ class Server:
                 write(connection)
             return given
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str, *, is_writing: bool) -> Iterator[Connection]:
-        connection = self._begin(begin)
-        outer, pid = self._block(), os.getpid()
-        self._local.block = _Block(connection, is_writing, pid)
-        try:
-            yield connection
-            if os.getpid() == pid:
-                self._end(connection, is_writing=is_writing)
-        except psycopg.Error as error:
-            if is_lost(error, connection):
-                connection.close()
-                self._pool.drop_idle()
-                raise LostError from error
-            raise
-        except Exception:
-            raise
-        except BaseException:  # an interrupt can leave a connection in the middle of an answer
-            if os.getpid() == pid:
-                connection.close()
-            raise
-        finally:
-            self._local.block = outer
-            self._give_back(connection, pid)
-
-    def _end(self, connection: Connection, *, is_writing: bool) -> None:
-        if not is_writing:
-            connection.execute("ROLLBACK")
-            return
-        try:
-            cursor = connection.execute("COMMIT")
-        except psycopg.Error as error:
-            if not is_lost(error, connection):
-                raise
-            connection.close()
-            raise UnconfirmedWriteError(
-                f"{self.location!r}: the connection was lost while a transaction was being committed, so that it may "
-                f"be written or not; write it again, which changes nothing where it is",
-                path=self.location,
-            ) from error
-        if cursor.statusmessage != "COMMIT":
-            raise StoreError(f"{self.location!r}: the server rolled a transaction back", path=self.location)
-
-    def _begin(self, begin: str) -> Connection:
-        while True:
-            connection, is_new = self._take()
-            try:
-                cursor = connection.execute(begin)
-                self._check_version(cursor)
-                return connection
-            except psycopg.Error as error:
-                lost = is_lost(error, connection)
-                self._give_back(connection, os.getpid())
-                if not lost:
-                    raise
-                if is_new:
-                    raise LostError from error
-                self._pool.drop_idle()  # the server was restarted, and knows none of them
-            except BaseException:
-                connection.close()
-                self._give_back(connection, os.getpid())
-                raise
-
-    def _check_version(self, cursor: psycopg.Cursor[Any]) -> None:
-        while cursor.nextset():
-            if cursor.description is not None:
-                check_known(cursor.fetchall()[0][0] or 0, self.location)
-
-    def _take(self) -> tuple[Connection, bool]:
-        if self._closed:
-            raise self._closed_error()
-        try:
-            return self._pool.take(self.timeout_s)
-        except TimeoutError:
-            raise TooManyConnectionsError(
-                f"all {self._url.pool_size} connections of this cache to {self.location!r} were in use for longer than "
-                f"{self.timeout_s:g} s; give a larger pool_size= in its URL, or use fewer threads",
-                path=self.location,
-            ) from None
-
-    def _give_back(self, connection: Connection, pid: int) -> None:
-        if os.getpid() != pid:  # it is the parent's, and a forked child came out of the block
-            return
-        if not connection.closed and connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            with contextlib.suppress(psycopg.Error):
-                connection.execute("ROLLBACK")
-        self._pool.give_back(connection)
-
-    def _block(self) -> _Block | None:
-        block: _Block | None = getattr(self._local, "block", None)
-        return block if block is not None and block.pid == os.getpid() else None
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn what comes out of a whole transaction into our errors; inside of one, the server's own go through."""
-        try:
-            yield
-        except (LostError, psycopg.Error) as error:
-            raise self._our_error(error) from error
-
-    def _our_error(self, error: LostError | psycopg.Error) -> StoreError:
-        cause = error.__cause__ if isinstance(error, LostError) else error
-        assert isinstance(cause, psycopg.Error)
-        if self._closed and isinstance(error, LostError):
-            return self._closed_error()
-        return translated(cause, self.location, self.timeout_s)
-
     def _check_writable(self) -> None:
         if self.read_only:
             raise ReadOnlyError(
@@ -286,6 +161,3 @@ class Server:
                 f"docs/postgres.md lists, or use another",
                 path=self.location,
             )
-
-    def _closed_error(self) -> StoreClosedError:
-        return StoreClosedError(f"the cache on {self.location!r} is closed; open a new one", path=self.location)

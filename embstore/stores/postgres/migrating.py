@@ -77,7 +77,7 @@ def prepare(server: Server) -> bool:
     """
     with server.reading() as connection:
         schema, encoding, is_standby, is_reader = connection.execute(SITUATION).fetchall()[0]
-        _check_schema(schema, encoding, server.location)
+        check_schema(schema, encoding, server.location)
         version = find_version(connection, server.location)
         can_only_read = is_standby or is_reader
         may_create = connection.execute(MAY_CREATE).fetchall()[0][0]
@@ -152,7 +152,13 @@ def _numbered() -> list[tuple[int, Any]]:
     return sorted((int(file.name.partition("_")[0]), file.read_text(encoding="utf-8")) for file in files)
 
 
-def _check_schema(schema: str | None, encoding: str, location: str) -> None:
+def check_schema(schema: str | None, encoding: str, location: str) -> None:
+    """Refuse a database in which tables have no place, or not every text has.
+
+    Raises
+    ------
+    NotAStoreError, UnsafeStoreError
+    """
     if schema is None:
         raise NotAStoreError(
             f"no schema of the search_path of {location!r} is there, or this role may not use it; create one, and "
