@@ -27,14 +27,11 @@ class PostgresVacuum(PostgresModels):
         ReadOnlyError
             The role does not own the tables.
         """
-        before = self._server.fetch(SIZE)[0][0]
+        before, location = self._size_bytes(), self._server.location
         warnings = self._server.run_alone(VACUUM)
         if warnings:
-            raise ReadOnlyError(
-                f"{self._server.location!r}: {warnings[0]}; let the owner of its tables do it",
-                path=self._server.location,
-            )
-        return max(0, before - self._server.fetch(SIZE)[0][0])
+            raise ReadOnlyError(f"{location!r}: {warnings[0]}; let the owner of its tables do it", path=location)
+        return max(0, before - self._size_bytes())
 
     def backup(
         self, path: str | Path, *, allow_network_filesystem: bool, on_progress: Callable[[int, int], object]
@@ -51,3 +48,6 @@ class PostgresVacuum(PostgresModels):
             f"copies all of it into a cache file",
             path=location,
         )
+
+    def _size_bytes(self) -> int:
+        return int(self._server.fetch(SIZE)[0][0])
