@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from embstore.errors import InvalidInputError, InvalidTypeError
-from embstore.identity import is_storable
+from embstore.stores.byte_values import checked_key, checked_value
 from embstore.stores.connection import Database
-from embstore.stores.tables import LONGEST_VALUE_BYTES, byte_values
+from embstore.stores.tables import byte_values
 
 KEYS_LISTED_AT_ONCE = 1000
 
@@ -31,7 +30,7 @@ class SQLiteByteValues:
         InvalidInputError, InvalidTypeError
             A key is no string, or has no UTF-8 bytes.
         """
-        checked = [_checked_key(key) for key in keys]
+        checked = [checked_key(key) for key in keys]
         with self._database.reading() as connection:
             found = byte_values.read(connection, list(dict.fromkeys(checked)))
         return [found.get(key) for key in checked]
@@ -44,14 +43,14 @@ class SQLiteByteValues:
         InvalidInputError, InvalidTypeError
             As of `mget`, or a value is not bytes, or longer than what can be read back; nothing was written.
         """
-        checked = {_checked_key(key): _checked_value(key, value) for key, value in values.items()}
+        checked = {checked_key(key): checked_value(key, value) for key, value in values.items()}
         if checked:
             with self._database.writing() as connection:
                 byte_values.put(connection, checked)
 
     def mdelete(self, keys: Sequence[str]) -> int:
         """See `ByteStore.mdelete`; takes no write lock where no key is there."""
-        checked = list(dict.fromkeys(_checked_key(key) for key in keys))
+        checked = list(dict.fromkeys(checked_key(key) for key in keys))
         with self._database.reading() as connection:
             if not byte_values.has_any(connection, checked):
                 return 0
@@ -60,7 +59,7 @@ class SQLiteByteValues:
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """See `ByteStore.keys`."""
-        _checked_key(prefix)
+        checked_key(prefix)
         last: str | None = None
         while True:
             with self._database.reading() as connection:
@@ -72,22 +71,3 @@ class SQLiteByteValues:
             if len(page) < KEYS_LISTED_AT_ONCE or (last is not None and page[-1] <= last):  # the latter: damaged keys
                 return
             last = page[-1]
-
-
-def _checked_key(key: object) -> str:
-    if not isinstance(key, str):
-        raise InvalidTypeError(f"a key is {type(key).__name__}, not str: {key!r:.80}")
-    if key and not is_storable(key):
-        raise InvalidInputError(f"key {key!r:.80} has a lone surrogate, which has no UTF-8 bytes; give another")
-    return key
-
-
-def _checked_value(key: str, value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise InvalidTypeError(f"key {key!r:.80}: its value is {type(value).__name__}, not bytes")
-    if len(value) + 4 * len(key) > LONGEST_VALUE_BYTES - byte_values.ROW_BYTES:
-        raise InvalidInputError(
-            f"key {key!r:.80}: its value has {len(value)} bytes, and no more than "
-            f"{LONGEST_VALUE_BYTES - byte_values.ROW_BYTES} are stored; keep it elsewhere"
-        )
-    return value

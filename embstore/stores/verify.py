@@ -143,11 +143,11 @@ def _documents(connection: Connection) -> Iterator[Problem]:
     model_of = _sound_models(connection)
     for rows in _rows_in_groups(connection, DOCUMENTS):
         for (model_id, collection), group in groupby(rows, key=lambda row: row[:2]):
-            for doc_id, what in _documents_of(model_id, collection, [row[2:] for row in group], model_of):
+            for doc_id, what in document_problems(model_id, collection, [row[2:] for row in group], model_of):
                 yield Problem("documents", f"doc_id {doc_id!r:.80}", f"in collection {collection!r:.80}: {what}")
 
 
-def _documents_of(
+def document_problems(
     model_id: int, collection: str, rows: list[tuple[Any, ...]], model_of: dict[int, StoredModel]
 ) -> Iterator[tuple[str, str]]:
     """Check rows (doc_id, checksum, content_hash, model_id of the vector) of one model and collection."""

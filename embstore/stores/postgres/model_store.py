@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from embstore.codec import Vectors
-from embstore.identity import Dtype, ModelIdentity
+from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel
 from embstore.stores.dims import check_dim
-from embstore.stores.postgres import models
+from embstore.stores.postgres import collections, models
 from embstore.stores.postgres.connection import Server
 from embstore.stores.postgres.pool import Connection
 
@@ -98,3 +98,7 @@ class PostgresModels:
 
     def _take_over(self, connection: Connection, identity: ModelIdentity) -> None:
         """Let a model that is new have the collections of the same one in another format, where that is not stored."""
+        for dtype in DTYPES:
+            other = identity.stored_as(dtype)
+            if models.find(connection, other) is None:
+                collections.change_model(connection, other, identity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -155,6 +155,18 @@ def lock_whole(connection: Connection, model_ids: Collection[int]) -> list[int]:
     """Let nobody write rows of models before this transaction has ended; give those that are there."""
     rows = connection.execute(LOCK_WHOLE, (list(model_ids),), binary=True).fetchall() if model_ids else []
     return [model_id for (model_id,) in rows]
+
+
+def identities(connection: Connection, model_ids: Iterable[int]) -> set[ModelIdentity] | None:
+    """Give the identities of some models; None where they cannot be told, as the row of one is damaged."""
+    wanted = set(model_ids)
+    if not wanted:
+        return set()
+    try:
+        identity_of = {model.model_id: model.identity for model in find_by_name(connection, None)}
+        return {identity_of[model_id] for model_id in wanted}
+    except (DamagedStoreError, KeyError):
+        return None
 
 
 def insert(

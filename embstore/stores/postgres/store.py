@@ -16,18 +16,22 @@ from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.opening import checked_timeout
-from embstore.stores.postgres import documents, migrating, models, vectors
+from embstore.stores.postgres import collections, documents, migrating, models, usage, vectors
 from embstore.stores.postgres.bulk import PostgresBulk
+from embstore.stores.postgres.byte_values import PostgresByteValues
 from embstore.stores.postgres.connection import Server
 from embstore.stores.postgres.leases import PostgresLeases
 from embstore.stores.postgres.pool import Connection
 from embstore.stores.postgres.strings import stored
+from embstore.stores.postgres.texts import PostgresTexts
+from embstore.stores.postgres.upkeep import PostgresUpkeep
 from embstore.stores.postgres.url import read_url
+from embstore.stores.postgres.usage import PostgresUsage
 
 T = TypeVar("T")
 
 
-class PostgresStore(PostgresBulk):
+class PostgresStore(PostgresUpkeep, PostgresBulk):
     """A `Store` on a server; see `embstore.stores.base.Store` for what each method does.
 
     Parameters
@@ -54,6 +58,10 @@ class PostgresStore(PostgresBulk):
         self.location = self._server.location
         self.read_only = self._server.read_only = migrating.prepare(self._server)
         self.leases = PostgresLeases(self._server)
+        self.texts = PostgresTexts(self._server)
+        self.byte_values = PostgresByteValues(self._server)
+        self._usage = PostgresUsage()
+        self._server.go_along(self._usage)
 
     def reading(self) -> AbstractContextManager[Any]:
         """See `Store.reading`."""
@@ -129,7 +137,7 @@ class PostgresStore(PostgresBulk):
         def insert(connection: Connection) -> int:
             now = models.locked(connection, model)
             n_new = vectors.insert(connection, now, content_hashes, vectors_, standalone=standalone)
-            self._note_stored(connection, now, n_new)
+            self._usage.stored(now.model_id, n_new)
             return n_new
 
         return self._server.write(insert)
@@ -143,8 +151,8 @@ class PostgresStore(PostgresBulk):
             now = models.locked(connection, model)
             n_new, n_changed = vectors.replace(connection, now, content_hashes, vectors_, standalone=standalone)
             if n_changed:
-                self._note_changed(connection, now)
-            self._note_stored(connection, now, n_new)
+                collections.vectors_changed(connection, models.identities(connection, [now.model_id]))
+            self._usage.stored(now.model_id, n_new)
             return n_new
 
         return self._server.write(replace)
@@ -157,6 +165,19 @@ class PostgresStore(PostgresBulk):
                 vectors.mark_standalone(connection, models.locked(connection, model), content_hashes)
 
         self._server.write(mark)
+
+    def note_encoding(self, model: StoredModel, *, n_texts: int, n_chars: int, seconds: float) -> None:
+        """See `Store.note_encoding`."""
+        self._server.write(lambda _: self._usage.encoded(model.model_id, n_texts, n_chars, seconds))
+
+    def note_hits(self, model: StoredModel, *, n_texts: int, n_chars: int) -> None:
+        """See `Store.note_hits`."""
+        if not self.read_only:
+            self._usage.hit(model.model_id, n_texts, n_chars)
+
+    def seconds_per_char(self, model: StoredModel) -> float | None:
+        """See `Store.seconds_per_char`."""
+        return self._server.read(lambda connection: usage.seconds_per_char(connection, model.model_id))
 
     def put_documents(
         self, model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
@@ -184,9 +205,3 @@ class PostgresStore(PostgresBulk):
     def close(self) -> None:
         """See `Store.close`."""
         self._server.close()
-
-    def _note_stored(self, connection: Connection, model: StoredModel, n_vectors: int) -> None:
-        """Count vectors that a transaction stores."""
-
-    def _note_changed(self, connection: Connection, model: StoredModel) -> None:
-        """Let those who keep vectors of a model in memory read them anew."""

@@ -63,8 +63,6 @@ FROM byte_values
 WHERE rowid = ?
 """
 
-ROW_BYTES = 2**10  # all else in a row
-
 
 def read(connection: Connection, keys: Sequence[str]) -> dict[str, bytes]:
     """Read the values of those of some distinct keys that are there, and what was written."""

@@ -59,8 +59,8 @@ def list_all(connection: Connection) -> list[StoredCollection]:
 
 def put(connection: Connection, collection: StoredCollection) -> None:
     """Write a collection in place of any of its name."""
-    fields = _fields(collection)
-    connection.execute(UPSERT, (*fields, collection_checksum(fields)))
+    values = fields(collection)
+    connection.execute(UPSERT, (*values, collection_checksum(values)))
 
 
 def rename_model(connection: Connection, old: str, new: str) -> None:
@@ -93,7 +93,7 @@ def checked(row: tuple[Any, ...]) -> StoredCollection:
         identity = ModelIdentity(model_name, settings)
         collection = StoredCollection(name, identity, n_texts, texts_version, vectors_version)
         are_numbers = is_count(n_texts) and is_count(texts_version) and is_count(vectors_version)
-        sound = are_numbers and collection_checksum(_fields(collection)) == checksum
+        sound = are_numbers and collection_checksum(fields(collection)) == checksum
     except (TypeError, ValueError, AttributeError):
         sound = False
     if not sound:
@@ -105,7 +105,8 @@ def checked(row: tuple[Any, ...]) -> StoredCollection:
     return collection
 
 
-def _fields(collection: StoredCollection) -> tuple[str, str, str, int, int, int]:
+def fields(collection: StoredCollection) -> tuple[str, str, str, int, int, int]:
+    """Give the columns of a row, without its checksum."""
     identity = collection.identity
     versions = (collection.texts_version, collection.vectors_version)
     return (collection.name, identity.model_name, identity.settings_json, collection.n_texts, *versions)

@@ -50,7 +50,7 @@ def find(connection: Connection, model_id: int) -> Totals | None:
         if not is_damage(error):
             raise
         return None
-    if row is None or _checksum(model_id, row[:3]) != row[3]:
+    if row is None or checksum(model_id, row[:3]) != row[3]:
         return None
     n_texts, n_chars, seconds = row[:3]
     if not (is_count(n_texts) and is_count(n_chars) and type(seconds) is float and math.isfinite(seconds)):
@@ -76,14 +76,14 @@ def can_be_read(connection: Connection) -> bool:
 
 def is_sound(row: tuple[int, int, int, float, int]) -> bool:
     """Tell whether a row (model_id, n_texts, n_chars, seconds, checksum) is what was written."""
-    return _checksum(row[0], row[1:4]) == row[4]
+    return checksum(row[0], row[1:4]) == row[4]
 
 
 def add(connection: Connection, model_id: int, n_texts: int, n_chars: int, seconds: float) -> None:
     """Add to the totals of a model; damaged ones begin anew."""
     texts, chars, before_s = find(connection, model_id) or (0, 0, 0.0)
     totals = (texts + n_texts, chars + n_chars, before_s + seconds)
-    connection.execute(UPSERT, (model_id, *totals, _checksum(model_id, totals)))
+    connection.execute(UPSERT, (model_id, *totals, checksum(model_id, totals)))
 
 
 def damaged(connection: Connection) -> list[int]:
@@ -102,5 +102,6 @@ def delete_all(connection: Connection) -> None:
     connection.execute(DELETE_ALL)
 
 
-def _checksum(model_id: int, totals: Totals) -> int:
+def checksum(model_id: int, totals: Totals) -> int:
+    """Give the checksum of a row."""
     return model_checksum(model_id, list(map(repr, totals)), None)

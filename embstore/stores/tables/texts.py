@@ -107,9 +107,7 @@ def put(connection: Connection, collection: str, texts: Sequence[StoredText]) ->
     InvalidInputError
         One is longer than what can be read back; nothing was written.
     """
-    for text in texts:
-        if 4 * (len(text.text) + len(text.metadata) + len(text.doc_id)) > LONGEST_VALUE_BYTES:
-            _check_length(text)
+    check_lengths(texts)
     n_before = delete(connection, collection, [text.doc_id for text in texts])
     connection.executemany(
         INSERT,
@@ -119,6 +117,18 @@ def put(connection: Connection, collection: str, texts: Sequence[StoredText]) ->
         ),
     )
     return len(texts) - n_before
+
+
+def check_lengths(texts: Sequence[StoredText]) -> None:
+    """Refuse texts that are longer than what can be read back.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    for text in texts:
+        if 4 * (len(text.text) + len(text.metadata) + len(text.doc_id)) > LONGEST_VALUE_BYTES:
+            _check_length(text)
 
 
 def _check_length(text: StoredText) -> None:

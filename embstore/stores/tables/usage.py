@@ -74,9 +74,9 @@ def of_model(connection: Connection, model_id: int) -> list[DayUsage]:
     if not exists(connection):
         return found
     try:
-        for day, *counts, checksum in all_rows(connection, OF_MODEL, (model_id,)):
-            if is_sound((model_id, day, *counts, checksum)):
-                found.append(DayUsage(day, *counts))
+        for row in all_rows(connection, OF_MODEL, (model_id,)):
+            if is_sound((model_id, *row)):
+                found.append(DayUsage(*row[:-1]))
     except DamagedStoreError:
         return []
     except (DatabaseError, UnicodeDecodeError) as error:
@@ -90,17 +90,17 @@ def add(connection: Connection, model_id: int, day: str, counts: Counts) -> None
     row = connection.execute(FIND, (model_id, day)).fetchone()
     if row is not None and is_sound((model_id, day, *row)):
         counts = counts.plus(Counts(*row[:-1]))
-    connection.execute(UPSERT, (model_id, day, *counts, _checksum(model_id, day, counts)))
+    connection.execute(UPSERT, (model_id, day, *counts, checksum(model_id, day, counts)))
 
 
 def is_sound(row: tuple[Any, ...]) -> bool:
     """Tell whether a row is what was written, and its values are such as are ever written."""
-    model_id, day, *values, checksum = row
+    model_id, day, *values, stored = row
     if type(model_id) is not int or type(day) is not str or not all(map(is_count, values[:-1])):
         return False
     seconds = values[-1]
     is_time = type(seconds) is float and math.isfinite(seconds)
-    return is_time and _checksum(model_id, day, Counts(*values)) == checksum
+    return is_time and checksum(model_id, day, Counts(*values)) == stored
 
 
 def damaged(connection: Connection) -> Iterator[tuple[Any, Any]]:
@@ -120,5 +120,6 @@ def delete_all(connection: Connection) -> None:
     connection.execute(DELETE_ALL)
 
 
-def _checksum(model_id: int, day: str, counts: Counts) -> int:
+def checksum(model_id: int, day: str, counts: Counts) -> int:
+    """Give the checksum of a row."""
     return collection_checksum([model_id, day, *counts[:-1], repr(counts.encode_s)])
