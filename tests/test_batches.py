@@ -11,6 +11,7 @@ import pytest
 
 from embstore import EmbeddingCache, EncoderError, InvalidInputError, InvalidTypeError, StoreBusyError, encoders
 from embstore.canary import CANARY_TEXT
+from embstore.errors import ServerUnreachableError
 from embstore.integrations import _batches
 from embstore.integrations._batches import BatchEmbedder, EmbedReport
 from tests.fakes import CountingEncoder, QueryEncoder
@@ -159,6 +160,11 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "role": ({"role": "title"}, InvalidInputError, "role"),
     "batch_size": ({"batch_size": 0}, InvalidInputError, "batch_size is 0"),
     "collection": ({"collection": 5}, InvalidTypeError, "collection is int"),
+    "an unknown one": (
+        {"dtpye": "float16"},
+        InvalidTypeError,
+        "neither an option here nor of EmbeddingCache: .*'dtpye'",
+    ),
 }
 
 
@@ -211,6 +217,50 @@ def test_a_store_that_stays_away_is_given_up(cache_path: Path, encoder: Counting
             embed({"text": TEXTS})
     assert 1 < sum(pauses) <= 2
     assert encoder.n_texts == 0
+
+
+class LosingCache(EmbeddingCache):
+    """One whose store goes away `n_losses` times when a call has been encoded and is to be stored."""
+
+    n_losses = 0
+
+    def fill(self, *arguments: Any, **options: Any) -> Any:
+        if LosingCache.n_losses:
+            LosingCache.n_losses -= 1
+            _, texts, encoder = arguments
+            encoder.encode(texts[:2], role="document", batch_size=32)
+            raise ServerUnreachableError("away", path="somewhere")
+        return super().fill(*arguments, **options)
+
+
+def test_what_was_encoded_when_the_server_went_away_is_not_encoded_again(
+    cache_path: Path, encoder: CountingEncoder, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batches, "EmbeddingCache", LosingCache)
+    texts = ["one", "two", "three"]
+    with BatchEmbedder(cache_path, lambda: encoder) as embed:
+        monkeypatch.setattr(LosingCache, "n_losses", 3)
+        assert np.array_equal(embed({"text": texts})["vector"], encoder.vectors(texts))
+        assert len(pauses) == 3
+        assert sorted(encoder.texts) == ["one", "three", "two"]
+        assert embed({"text": ["one"]})["vector"].shape == (1, 8)
+        with EmbeddingCache(cache_path) as cache:
+            cache.clear()
+        embed({"text": ["one"]})
+    assert encoder.texts.count("one") == 2  # it is remembered for its batch, and no longer
+
+
+def test_a_server_that_was_never_reached_is_not_waited_for(
+    cache_path: Path, encoder: CountingEncoder, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ServerUnreachableError("no such host", path="somewhere")
+
+    with BatchEmbedder(cache_path, lambda: encoder) as embed:
+        monkeypatch.setattr(_batches, "EmbeddingCache", refuse)
+        with pytest.raises(ServerUnreachableError, match="no such host"):
+            embed({"text": TEXTS})
+    assert (pauses, encoder.n_texts) == ([], 0)
 
 
 def test_what_does_not_pass_is_not_tried_again(cache_path: Path, pauses: list[float]) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 
 from embstore.cli.parquet_tables import ParquetTables, parquet_writer
 from embstore.errors import InvalidInputError, InvalidTypeError
-from embstore.integrations._batches import BatchEmbedder, EmbedReport
+from embstore.integrations._batches import LEASE_S, BatchEmbedder, EmbedReport
 from embstore.progress import progress_bar
+from embstore.stores.locations import is_url
 from embstore.transfer.target import new_file
 
 BATCH_ROWS = 1024
 
 
-def embed_here(files: Sequence[str], output: str | None, *, overwrite: bool, model: str, **options: Any) -> EmbedReport:
+def embed_here(
+    files: Sequence[str], output: str | None, *, overwrite: bool, store: str | Path, model: str, **options: Any
+) -> EmbedReport:
     """Embed the rows of files in this process, and write them with their vectors where that is wanted.
 
     Parameters
@@ -25,6 +28,7 @@ def embed_here(files: Sequence[str], output: str | None, *, overwrite: bool, mod
         Files, folders and patterns.
     output : str or None
     overwrite : bool
+    store : str or Path
     model : str
         Its name.
     **options
@@ -41,7 +45,8 @@ def embed_here(files: Sequence[str], output: str | None, *, overwrite: bool, mod
     """
     parquet = ParquetTables(files)
     with ExitStack() as opened:
-        embed = opened.enter_context(BatchEmbedder(make_encoder=model, progress=None, **options))
+        lease_s = LEASE_S if is_url(store) else None  # on a server, others may be at the same texts
+        embed = opened.enter_context(BatchEmbedder(store, model, progress=None, lease_s=lease_s, **options))
         check_columns(parquet.none.column_names, embed)
         bar = opened.enter_context(progress_bar(parquet.n_rows, "Embedding", unit="text"))
         write: Callable[[Any], None] | None = None

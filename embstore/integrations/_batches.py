@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,19 +16,29 @@ import numpy as np
 from embstore.cache import EmbeddingCache
 from embstore.codec import Vectors
 from embstore.contents import FillReport
-from embstore.encoders import NamedEncoder, as_encoder
-from embstore.errors import InvalidInputError, InvalidTypeError, StoreBusyError, UnconfirmedWriteError
+from embstore.encoders import as_encoder
+from embstore.errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    ServerUnreachableError,
+    StoreBusyError,
+    UnconfirmedWriteError,
+)
 from embstore.identity import Role, check_role
 from embstore.inputs import check_collection, check_count
 from embstore.integrations._columns import ids_of, names_of, only, texts_of, with_vectors
+from embstore.integrations._remembering import RememberingEncoder
 
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
-# What passes: filling again finds whatever was stored before.
+# What passes: filling again finds whatever was stored before. A server that was never reached may not be there at all.
 _PASSING = (StoreBusyError, UnconfirmedWriteError)
 _LONGEST_PAUSE_S = 5.0
+
+# How long what a worker was about to encode waits for it where workers share a store, and one is lost.
+LEASE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -118,14 +129,7 @@ class BatchEmbedder:
         progress: bool | None = False,
         **cache_options: Any,
     ) -> None:
-        if not isinstance(store, str | Path):
-            raise InvalidTypeError(f"store is {type(store).__name__}; give a path or a URL, which each worker opens")
-        is_live = callable(getattr(make_encoder, "encode", None)) and not isinstance(make_encoder, str | type)
-        if is_live or not (isinstance(make_encoder, str) or callable(make_encoder)):
-            raise InvalidTypeError(
-                f"make_encoder is {type(make_encoder).__name__}; give the name of a model, or a function without "
-                f"arguments that makes the encoder in each worker"
-            )
+        _check_sources(store, make_encoder, cache_options)
         if vector_column is None and id_column is None:
             raise InvalidInputError("without vector_column the ids alone are given back; say by id_column= which")
         self.store = store
@@ -142,7 +146,7 @@ class BatchEmbedder:
         self.report = EmbedReport()
         self._cache_options = cache_options
         self._cache: EmbeddingCache | None = None
-        self._encoder: NamedEncoder | None = None
+        self._encoder: RememberingEncoder | None = None
 
     def __call__(self, batch: Any) -> Any:
         """Give a batch with the vectors of its texts, or its ids alone.
@@ -170,7 +174,11 @@ class BatchEmbedder:
             raise InvalidInputError(
                 f"there is a column {self.vector_column!r} already; name another by vector_column=, or drop it"
             )
-        report = self._patiently(lambda: self._fill(ids, texts))
+        try:
+            report = self._patiently(lambda: self._fill(ids, texts))
+        finally:
+            if self._encoder is not None:
+                self._encoder.forget()
         self._note(report, len(texts))
         if self.vector_column is None:
             return only(batch, str(self.id_column))
@@ -202,7 +210,7 @@ class BatchEmbedder:
     def _fill(self, ids: list[str] | None, texts: list[str]) -> FillReport:
         if self._encoder is None:
             made = self._make_encoder if isinstance(self._make_encoder, str) else self._make_encoder()
-            self._encoder = as_encoder(made, self._model_name)
+            self._encoder = RememberingEncoder(as_encoder(made, self._model_name))
         return self._opened().fill(ids, texts, self._encoder, **self._options)
 
     def _opened(self) -> EmbeddingCache:
@@ -226,14 +234,31 @@ class BatchEmbedder:
         self.report = self.report.and_also(n_texts, report.n_encoded, report.encode_s)
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        """Do something again while the store is away, with growing pauses."""
+        """Do something again while the store is away, with growing pauses; what was encoded is not encoded again."""
         give_up, pause_s = time.monotonic() + self.patience_s, 0.1
         while True:
             try:
                 return work()
-            except _PASSING as error:
-                if time.monotonic() + pause_s > give_up:
+            except (*_PASSING, ServerUnreachableError) as error:
+                is_passing = isinstance(error, _PASSING) or self._cache is not None
+                if not is_passing or time.monotonic() + pause_s > give_up:
                     raise
                 _log.warning("trying again in %.1f s: %s", pause_s, error)
             time.sleep(pause_s * random.uniform(0.5, 1))  # workers that failed together come back one by one
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _check_sources(store: object, make_encoder: object, cache_options: dict[str, Any]) -> None:
+    """Raise InvalidTypeError where a worker could not open the store, or not make the encoder, or both are live."""
+    if not isinstance(store, str | Path):
+        raise InvalidTypeError(f"store is {type(store).__name__}; give a path or a URL, which each worker opens")
+    is_live = callable(getattr(make_encoder, "encode", None)) and not isinstance(make_encoder, str | type)
+    if is_live or not (isinstance(make_encoder, str) or callable(make_encoder)):
+        raise InvalidTypeError(
+            f"make_encoder is {type(make_encoder).__name__}; give the name of a model, or a function without "
+            f"arguments that makes the encoder in each worker"
+        )
+    try:
+        signature(EmbeddingCache).bind(store, **cache_options)
+    except TypeError as error:
+        raise InvalidTypeError(f"neither an option here nor of EmbeddingCache: {error}") from None

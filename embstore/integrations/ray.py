@@ -10,7 +10,7 @@ from embstore.cache import EmbeddingCache
 from embstore.contents import FillReport
 from embstore.errors import MissingExtraError
 from embstore.inputs import check_count
-from embstore.integrations._batches import BatchEmbedder, EmbedReport
+from embstore.integrations._batches import LEASE_S, BatchEmbedder, EmbedReport
 
 try:
     import ray
@@ -43,7 +43,8 @@ class CachedEmbedder(BatchEmbedder):
         ``model_name``; ``text_column``, "text" by default; ``id_column``, of texts or whole numbers, under which
         documents are recorded; ``collection``; ``vector_column``, "vector" by default, None to be given the ids alone;
         ``role``; ``batch_size``, the most texts that the model is given at once; ``patience_s``, how long to go on
-        where the store is busy or away. Others are those of `EmbeddingCache`.
+        where the store is busy or away. Others are those of `EmbeddingCache`, of which ``lease_s`` is 60 by default:
+        what one worker encodes no other does, and what a lost worker was about to encode waits that long.
 
     Raises
     ------
@@ -54,7 +55,7 @@ class CachedEmbedder(BatchEmbedder):
     def __init__(
         self, store: str | Path, make_encoder: str | Callable[[], Any], *, counts: Counts | None = None, **options: Any
     ) -> None:
-        super().__init__(store, make_encoder, **options)
+        super().__init__(store, make_encoder, **{"lease_s": LEASE_S, **options})
         self._counts = counts
         self._metrics: Metrics | None = None
 
