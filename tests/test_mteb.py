@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embstore import DimensionError, EmbeddingCache, InvalidInputError, ModelNameError
+from embstore import DimensionError, EmbeddingCache, InvalidInputError, ModelChangedError, ModelNameError
 from tests.fakes import CountingEncoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -67,7 +67,9 @@ def test_scores_are_those_of_the_model_without_a_cache(wrapped: Any, tmp_path: P
     for model in (first, again):
         np.testing.assert_equal(scores(wrapped(model), *tasks), expected)
     assert set(first.texts) == set(plain.texts)
-    assert (len(first.texts), again.texts) == (len(set(first.texts)) + 2, [])  # two texts of one are in the other
+    # Two texts of one are in the other; and one of each kind of prompt in each task tells the model, once it is stored.
+    assert len(first.texts) == len(set(first.texts)) + 2 + 2
+    assert len(again.texts) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["embeddings.db"]
 
 
@@ -80,7 +82,19 @@ def test_each_model_and_revision_has_its_own_vectors(wrapped: Any) -> None:
             scores(wrapped(model, model_name=name), MockSTSTask()) for model, name in zip(models, names, strict=True)
         ]
         np.testing.assert_equal(given, expected)
-    assert [len(model.texts) for model in models] == [8] * 4  # without a cache and once with it
+    assert [len(model.texts) for model in models] == [9] * 4  # without a cache, once with it, and one to compare
+
+
+def test_a_model_that_changed_behind_its_name_and_revision_is_refused(wrapped: Any, cache_path: Path) -> None:
+    scores(wrapped(Fake()), MockSTSTask())
+    changed = Fake(seed=1)
+    with pytest.raises(ModelChangedError, match=r"tests/fake.*not the model that filled"):
+        scores(wrapped(changed), MockSTSTask())
+    assert len(changed.texts) == 1
+    with EmbeddingCache(cache_path, check_canary=False) as unchecked:
+        unseen = Fake(seed=1)
+        scores(cached(unseen, unchecked), MockSTSTask())
+    assert unseen.texts == []
 
 
 def test_a_cache_that_was_given_stays_open(cache: EmbeddingCache) -> None:

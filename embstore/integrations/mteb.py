@@ -22,7 +22,7 @@ COLLECTION = "mteb"
 
 
 def cached(model: Any, cache: EmbeddingCache | str | Path, *, model_name: str | None = None) -> Any:
-    """Wrap a model for `mteb.evaluate`, so that no item of a task is encoded twice by it.
+    """Wrap a model for `mteb.evaluate`, so that no item of a task is encoded twice, but for one that tells the model.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def cached(model: Any, cache: EmbeddingCache | str | Path, *, model_name: str | 
 class EmbstoreBackend:
     """What mteb calls a cache backend: the vectors of one model in one task, with one kind of prompt.
 
-    mteb tells tasks and kinds of prompts apart by directories, and models not at all. Here all are in the identity.
+    mteb tells them apart by directories, and models not at all. Here all are in the identity.
 
     Parameters
     ----------
@@ -69,17 +69,12 @@ class EmbstoreBackend:
     """
 
     def __init__(
-        self,
-        directory: Path | None = None,
-        *,
-        folder: Path,
-        model: Any,
-        cache: EmbeddingCache | str | Path,
-        model_name: str | None = None,
+        self, directory: Path | None = None, *, folder: Path, model: Any, cache: Any, model_name: str | None = None
     ) -> None:
         parts = () if directory is None else Path(directory).relative_to(folder).parts
-        self._identity = identity_of(model, model_name, parts)
-        self._known = KnownOnly(self._identity)
+        self.identity = identity_of(model, model_name, parts)
+        self.is_checked = False  # the model, by what is stored
+        self._known = KnownOnly(self.identity)
         self._given = cache
         self._cache = cache if isinstance(cache, EmbeddingCache) else None
 
@@ -87,11 +82,11 @@ class EmbstoreBackend:
         """Store the vectors of n items, all in one transaction: array-like of shape (n, dim), float."""
         contents = [content_of(one) for one in item]
         doc_ids = [content_hash(content).hex() for content in contents]
-        self._opened().put_many(doc_ids, contents, vectors, model=self._identity, collection=COLLECTION)
+        self.opened().put_many(doc_ids, contents, vectors, model=self.identity, collection=COLLECTION)
 
     def get_many(self, items: Sequence[dict[str, Any]]) -> tuple[npt.NDArray[np.bool_], Vectors]:
         """Tell which of n items are stored and sound, (n,) bool, and give their vectors, (n, dim) float32."""
-        return self._opened().stored_vectors([content_hash(content_of(item)) for item in items], self._known)
+        return self.opened().stored_vectors([content_hash(content_of(item)) for item in items], self._known)
 
     def get_vector(self, item: dict[str, Any]) -> Vectors | None:
         """Give the vector of an item, shape (dim,), float32; None where none is stored, or a damaged one."""
@@ -113,7 +108,8 @@ class EmbstoreBackend:
             self._cache.close()
             self._cache = None
 
-    def _opened(self) -> EmbeddingCache:
+    def opened(self) -> EmbeddingCache:
+        """Give the cache, opened where it is not."""
         if self._cache is None:
             assert not isinstance(self._given, EmbeddingCache)
             self._cache = EmbeddingCache(self._given)
