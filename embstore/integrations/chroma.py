@@ -65,8 +65,7 @@ class EmbstoreEmbeddingFunction(EmbeddingFunction[Documents]):
     def cache(self) -> EmbeddingCache:
         """The cache, opened where it is not."""
         with _building:
-            if self._cache is None:
-                self._cache = EmbeddingCache(self._path)
+            self._cache = self._cache or EmbeddingCache(self._path)
             return self._cache
 
     def __call__(self, input: Documents) -> Embeddings:  # noqa: A002
