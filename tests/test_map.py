@@ -57,9 +57,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opened(drawn: Path) -> Iterator[Looked]:
+def browser() -> Iterator[Any]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def opened(drawn: Path, browser: Any) -> Iterator[Looked]:
     """The page in a browser, which must have had nothing to complain of when the tests are over."""
-    with open_browser() as browser, look_at(browser, drawn) as looked:
+    with look_at(browser, drawn) as looked:
         looked.page.wait_for_selector("body[data-ready]")
         yield looked
         assert looked.complaints == []
@@ -198,6 +204,22 @@ def test_the_page_is_dark_where_the_system_is(page: Any) -> None:
         grounds.append(page.eval_on_selector("body", "(body) => getComputedStyle(body).backgroundColor"))
     page.emulate_media(color_scheme="light")
     assert grounds == ["rgb(255, 255, 255)", "rgb(18, 21, 27)"]
+
+
+def test_a_large_map_is_drawn_without_multisampling_and_answers_all_the_same(
+    cache: EmbeddingCache, tmp_path: Path, browser: Any
+) -> None:
+    n = 20_001
+    vectors = np.random.default_rng(0).standard_normal((n, 4)).astype(np.float32)
+    cache.put_many([f"doc_{i}" for i in range(n)], [f"text {i}" for i in range(n)], vectors, model_name="large")
+    draw_map(cache.path, tmp_path / "map.html")
+    antialias = "() => document.querySelector('#plot canvas').getContext('webgl').getContextAttributes().antialias"
+    with look_at(browser, tmp_path / "map.html") as looked:
+        looked.page.wait_for_selector("body[data-ready]")
+        assert looked.page.evaluate(antialias) is False
+        looked.page.fill("#search", "doc_20000")
+        looked.page.wait_for_selector("text=1 document matches")
+        assert (listed(looked.page), looked.complaints) == (["doc_20000"], [])
 
 
 def test_data_ends_no_script_element() -> None:

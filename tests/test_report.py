@@ -87,6 +87,18 @@ def test_the_page_prints_and_is_dark_where_the_system_is(filled: Path, tmp_path:
         assert looked.page.evaluate("() => document.documentElement.scrollWidth") <= 390
 
 
+def test_charts_can_be_read_on_a_phone_and_a_size_stands_on_one_line(
+    filled: Path, tmp_path: Path, browser: Any
+) -> None:
+    draw_report(filled, tmp_path / "report.html")
+    heights = "(found) => found.map((one) => one.getBoundingClientRect().height)"
+    with look_at(browser, tmp_path / "report.html", width=390) as looked:
+        assert min(looked.page.eval_on_selector_all(".chart text", heights)) > 8
+    with look_at(browser, tmp_path / "report.html") as looked:
+        looked.page.eval_on_selector_all("strong", "(found) => { found[4].textContent = '28.97 MB'; }")
+        assert len(set(looked.page.eval_on_selector_all("strong", heights))) == 1
+
+
 def test_texts_that_several_documents_have_are_counted_of_each_model(filled: Path, tmp_path: Path) -> None:
     drawn = draw_report(filled, tmp_path / "report.html")
     with EmbeddingCache(filled) as cache:
