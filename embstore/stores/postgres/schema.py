@@ -11,7 +11,7 @@ MIGRATIONS = "embstore_migrations"
 # With the view, as the last file of migrations/postgres leaves them.
 TABLES = {
     "models": "model_id identity_hash model_name settings dim dtype canary created_at checksum",
-    "vectors": "vector_id model_id content_hash dim standalone checksum vector",
+    "vectors": "vector_id checksum model_id dim standalone content_hash vector",
     "documents": "model_id collection doc_id vector_id checksum",
     "encodings": "model_id n_texts n_chars seconds checksum",
     "usage": "model_id day n_hits n_hit_chars n_encoded n_stored encode_s checksum",
