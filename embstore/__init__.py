@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         UnknownModelError,
         UnsafeStoreError,
     )
+    from embstore.figures import cache_stats
     from embstore.identity import ModelIdentity, content_hash
     from embstore.repairing import RepairReport, repair
     from embstore.search import (
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
         SearchHit,
         SemanticSearchEngine,
     )
-    from embstore.stored import StoredEmbeddings, cache_stats
+    from embstore.stored import StoredEmbeddings
     from embstore.stores.base import DocumentInfo, ModelInfo, Problem, PruneReport, Stats
     from embstore.stores.lost import LostRow
     from embstore.stores.usage import DayUsage, ModelUsage
@@ -173,6 +174,7 @@ _load = loader(
             "UnknownModelError",
             "UnsafeStoreError",
         ],
+        "embstore.figures": ["cache_stats"],
         "embstore.identity": ["ModelIdentity", "content_hash"],
         "embstore.repairing": ["RepairReport", "repair"],
         "embstore.search": [
@@ -183,7 +185,7 @@ _load = loader(
             "SearchHit",
             "SemanticSearchEngine",
         ],
-        "embstore.stored": ["StoredEmbeddings", "cache_stats"],
+        "embstore.stored": ["StoredEmbeddings"],
         "embstore.stores.base": ["DocumentInfo", "ModelInfo", "Problem", "PruneReport", "Stats"],
         "embstore.stores.usage": ["DayUsage", "ModelUsage"],
         "embstore.stores.lost": ["LostRow"],

@@ -162,7 +162,7 @@ class StoredEmbeddings(NamedModels, BackedUp):
             As of `matrix`.
         shard : tuple of int, optional
             (i, n): the i-th of n shares, from 0. Those of n readers hold each document once, whenever each begins, and
-            are about as large where there are many more than 1,000 vectors a reader. Their pages are shorter.
+            are about as large where there are many more than 1,000 vectors a reader. Their pages may be shorter.
 
         Yields
         ------
@@ -289,20 +289,3 @@ class StoredEmbeddings(NamedModels, BackedUp):
 
 def _checked_dim(dim: int | None, model: StoredModel) -> int | None:
     return None if dim is None else check_truncation(dim, model.dim, model.identity.model_name)
-
-
-def cache_stats(cache: StoredEmbeddings) -> dict[str, int | float]:
-    """Give three figures of a cache.
-
-    Returns
-    -------
-    dict
-        "cached_documents": distinct ids; "total_size_mb": size of the file in units of 1024 * 1024 bytes;
-        "index_entries": rows of the view.
-    """
-    stats = cache.stats()
-    return {
-        "cached_documents": stats.n_doc_ids,
-        "total_size_mb": stats.size_bytes / (1024 * 1024),
-        "index_entries": stats.n_documents,
-    }

@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Composed, Literal
 from embstore.codec import VECTOR_DTYPE, Vectors, as_vectors
 from embstore.errors import InvalidInputError, UnknownDocumentError
 from embstore.formats import STORED_DTYPES
+from embstore.stores import shards
 from embstore.stores.base import StoredModel
 from embstore.stores.postgres import documents, models
 from embstore.stores.postgres.copied import COLUMNS, Block, copy_block, select_block
@@ -20,7 +21,7 @@ from embstore.stores.postgres.pool import Connection
 from embstore.stores.postgres.server_errors import FEATURE_NOT_SUPPORTED
 from embstore.stores.postgres.strings import stored
 from embstore.stores.postgres.vacuum import PostgresVacuum
-from embstore.stores.shards import BLOCK_ROWS, Shard
+from embstore.stores.shards import Shard
 from embstore.truncation import truncated
 
 ROWS_AT_ONCE = 8192
@@ -196,7 +197,7 @@ def page_after(
     """Give the statement for a page of documents, in the order in which their vectors are stored."""
     scope = SQL("") if collection is None else IN_COLLECTION.format(Literal(stored(collection)))
     if shard is not None:
-        scope += IN_SHARD.format(Literal(BLOCK_ROWS), Literal(shard[1]), Literal(shard[0]))
+        scope += IN_SHARD.format(Literal(shards.BLOCK_ROWS), Literal(shard[1]), Literal(shard[0]))
     return PAGE.format(
         columns=COLUMNS,
         model_id=Literal(model.model_id),
