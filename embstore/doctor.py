@@ -46,15 +46,15 @@ class Finding:
     state: State = "ok"
 
 
-def examine(database: Path | None = None) -> Iterator[Finding]:
+def examine(database: Path | str | None = None) -> Iterator[Finding]:
     """Look at the installation, and at a cache file; nothing is changed, and no row is read.
 
     What a crash left half written in the file is rolled back, as by everything that opens it.
 
     Parameters
     ----------
-    database : Path, optional
-        A file that is there.
+    database : Path or str, optional
+        A file that is there, or the URL of a server.
 
     Yields
     ------
@@ -67,6 +67,9 @@ def examine(database: Path | None = None) -> Iterator[Finding]:
     yield from _extras()
     if database is None:
         return
+    if isinstance(database, str):
+        yield from _server(database)
+        return
     yield _file_system(database)
     try:
         condition = read_condition(database)
@@ -77,6 +80,20 @@ def examine(database: Path | None = None) -> Iterator[Finding]:
     yield _room(condition)
     if condition.schema_version == SCHEMA_VERSION:
         yield from _models(database)
+
+
+def _server(url: str) -> Iterator[Finding]:
+    try:
+        from embstore.server_findings import server_findings
+        from embstore.stores.postgres.condition import read_condition
+
+        condition = read_condition(url)
+    except EmbstoreError as error:
+        yield Finding("server", str(error), "problem")
+        return
+    yield from server_findings(condition)
+    if condition.schema_version:
+        yield from _models(url)
 
 
 def _sqlite() -> Finding:
@@ -199,7 +216,7 @@ def _room(condition: Condition) -> Finding:
     return Finding("free disk", told)
 
 
-def _models(database: Path) -> Iterator[Finding]:
+def _models(database: Path | str) -> Iterator[Finding]:
     from embstore.stored import StoredEmbeddings
 
     try:

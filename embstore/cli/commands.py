@@ -129,10 +129,10 @@ def reconcile(
 @main.command(epilog=_example("How much is there:", "embstore stats my-library"))
 @options.path
 @options.as_json
-def stats(path: Path, as_json: bool) -> None:
+def stats(path: options.Place, as_json: bool) -> None:
     """Count what is stored in PATH.
 
-    PATH is a library or a database file.
+    PATH is a library, a database file or the URL of a server.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
         found = cache.stats()
@@ -165,10 +165,10 @@ def stats(path: Path, as_json: bool) -> None:
 @click.option("--model", metavar="NAME", help="Only documents of this model_name.")
 @click.option("--collection", help="Only this collection.")
 @options.as_json
-def ls(path: Path, limit: int | None, model: str | None, collection: str | None, as_json: bool) -> None:
+def ls(path: options.Place, limit: int | None, model: str | None, collection: str | None, as_json: bool) -> None:
     """List the documents stored in PATH.
 
-    PATH is a library or a database file.
+    PATH is a library, a database file or the URL of a server.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
         documents = islice(cache.documents(model_name=model, collection=collection), limit)
@@ -187,10 +187,11 @@ def ls(path: Path, limit: int | None, model: str | None, collection: str | None,
 @main.command(epilog=_example("In a nightly job, which fails by the exit code:", "embstore verify my-library"))
 @options.path
 @options.as_json
-def verify(path: Path, as_json: bool) -> None:
+def verify(path: options.Place, as_json: bool) -> None:
     """Check every row stored in PATH.
 
-    PATH is a library or a database file. What is damaged is named, a line each; `embstore repair` saves the rest.
+    PATH is a library, a database file or the URL of a server. What is damaged is named, a line each;
+    `embstore repair` saves the rest of a file.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
         problems = cache.verify()
@@ -200,7 +201,8 @@ def verify(path: Path, as_json: bool) -> None:
     else:
         click.echo("\n".join(printable(str(problem)) for problem in problems) or summary)
     if problems:
-        click.echo(f"embstore: to save the rest in a new file: embstore repair {path} -o NEW", err=True)
+        if isinstance(path, Path):
+            click.echo(f"embstore: to save the rest in a new file: embstore repair {path} -o NEW", err=True)
         click.get_current_context().exit(EXIT_NO)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from embstore import EmbeddingCache
+from embstore.cli import options
 from embstore.cli.commands import main
 from embstore.cli.library import database_in
 from embstore.cli.output import counted, megabytes, print_json
@@ -22,7 +22,7 @@ To halve a library:
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("path", type=click.Path(path_type=Path))
+@options.path
 @click.argument("model_name")
 @click.option("--dtype", type=click.Choice(DTYPES), required=True, help="The format to store the vectors in.")
 @click.option("--role", type=click.Choice(ROLES), default="document", show_default=True)
@@ -30,12 +30,12 @@ To halve a library:
 @click.option("--compact", is_flag=True, help="Then write the file anew without the space that became free.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
 def convert(
-    path: Path, model_name: str, dtype: Dtype, role: Role, settings: str | None, compact: bool, as_json: bool
+    path: options.Place, model_name: str, dtype: Dtype, role: Role, settings: str | None, compact: bool, as_json: bool
 ) -> None:
     """Store the vectors of MODEL_NAME in another format.
 
-    PATH is a library or a database file. No text is encoded again. All vectors are converted or, where something is
-    wrong with one of them, none.
+    PATH is a library, a database file or the URL of a server. No text is encoded again. All vectors are converted or,
+    where something is wrong with one of them, none.
     """
     wanted = None if settings is None else read_settings(settings)
     with EmbeddingCache(database_in(path)) as cache:

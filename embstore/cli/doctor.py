@@ -24,16 +24,16 @@ _STATE_CHARS, _SUBJECT_CHARS = 8, 28
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=options.PlaceType(path_type=Path))
 @options.as_json
-def doctor(path: Path | None, as_json: bool) -> None:
+def doctor(path: options.Place | None, as_json: bool) -> None:
     """Tell how this installation is, and the database in PATH where one is given.
 
-    PATH is a library or a database file. Versions and their known bugs, extras, file system, permissions, room, schema
-    version and models are looked at; `embstore verify` checks the rows. A problem makes the exit code 1, a note does
-    not.
+    PATH is a library, a database file or the URL of a server. Versions and their known bugs, extras, file system, room,
+    permissions, schema version and models are looked at, and of a server its pooler and timeouts; `embstore verify`
+    checks the rows. A problem makes the exit code 1, a note does not.
     """
-    findings = list(examine(None if path is None else database_in(path)))
+    findings = list(examine(database_in(path) if isinstance(path, Path) else path))
     has_problem = any(finding.state == "problem" for finding in findings)
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings], "ok": not has_problem})

@@ -68,7 +68,7 @@ def embed(
     if not on_cluster and (ray_address or workers):
         raise InvalidInputError("--ray-address and --workers are of a cluster; give --ray too")
     began = time.perf_counter()
-    embedding["store"] = store if is_url(store) else new_or_present(Path(store))
+    embedding["store"] = new_or_present(store if is_url(store) else Path(store))
     embedding["vector_column"] = vector_column
     if on_cluster:
         report = embed_on_cluster(

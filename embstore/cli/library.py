@@ -24,19 +24,23 @@ _CHROMA_NAME = "chroma.sqlite3"
 _NOTED = ("models", "indexes", "truncate_dims")
 
 
-def database_in(path: Path) -> Path:
+def database_in(path: Path | str) -> Path | str:
     """Find the database that a command was pointed at; opening a path that is not there would create it.
 
     Parameters
     ----------
-    path : Path
-        A library folder or a database file.
+    path : Path or str
+        A library folder or a database file; or the URL of a server.
 
     Raises
     ------
     InvalidInputError
-        Nothing is there, or an empty file, which would be made a new database.
+        Nothing is there, or an empty file, or a server without tables, which would be made a new database.
+    StoreError
+        The server cannot be used.
     """
+    if not isinstance(path, Path):
+        return _on_server(path)
     file = path / CACHE_NAME if path.is_dir() else path
     if not file.exists():
         what = f"has no {CACHE_NAME}, so it is no library" if path.is_dir() else "does not exist"
@@ -46,11 +50,26 @@ def database_in(path: Path) -> Path:
     return file
 
 
-def new_or_present(path: Path) -> Path:
-    """Find the database at a path, or say where it is to be: in a folder, unless the path has a suffix."""
+def new_or_present(path: Path | str) -> Path | str:
+    """Find the database at a path, or say where it is to be: in a folder, unless the path has a suffix; or a URL."""
+    if not isinstance(path, Path):
+        return path
     if path.exists() and not path.is_dir():
         return database_in(path)
     return path / CACHE_NAME if path.is_dir() or not path.suffix else path
+
+
+def _on_server(url: str) -> str:
+    from embstore.stores.postgres.condition import read_condition
+
+    condition = read_condition(url)
+    if not condition.schema_version:
+        raise InvalidInputError(
+            f"{condition.location!r} has no tables of embstore in its schema {condition.schema!r}; "
+            f"`embstore migrate` makes them",
+            path=condition.location,
+        )
+    return url
 
 
 def has_collection(library: Path, collection: str) -> bool:

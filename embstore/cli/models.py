@@ -27,10 +27,11 @@ After a model was published under its own name:
 @main.command(epilog=_MODELS_EPILOG)
 @options.path
 @options.as_json
-def models(path: Path, as_json: bool) -> None:
+def models(path: options.Place, as_json: bool) -> None:
     """List the models that PATH has vectors of, oldest first.
 
-    PATH is a library or a database file. Models of one name and other settings are several: they share no vector.
+    PATH is a library, a database file or the URL of a server. Models of one name and other settings are several: they
+    share no vector.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
         found = cache.models()
@@ -61,14 +62,14 @@ def models(path: Path, as_json: bool) -> None:
 @click.argument("old")
 @click.argument("new")
 @options.as_json
-def rename_model(path: Path, old: str, new: str, as_json: bool) -> None:
+def rename_model(path: options.Place, old: str, new: str, as_json: bool) -> None:
     """Give the model OLD in PATH the name NEW; every vector stays.
 
     PATH is a library, whose indexes are told too, or a database file. All models of the name are renamed, or, where
     something stands against it, none. From then on a model that says OLD of itself is another one.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
-        if path.is_dir():
+        if isinstance(path, Path) and path.is_dir():
             lib.rename_model(path, cache, old, new)
         else:
             cache.rename_model(old, new)

@@ -18,11 +18,24 @@ from embstore.encoders import as_encoder
 from embstore.errors import InvalidInputError
 from embstore.search.base import Document, Metadata
 from embstore.search.defaults import DEFAULT_COLLECTION
+from embstore.stores.locations import is_url
 
 if TYPE_CHECKING:
     from embstore.search import CachedSemanticSearchEngine
 
-path = click.argument("path", type=click.Path(path_type=Path))
+Place = Path | str
+"""A library folder or a database file, or else the URL of a server."""
+
+
+class PlaceType(click.Path):
+    """What PATH of a command is."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Leave a URL as it is: a path would have one slash where it has two."""
+        return value if is_url(value) else super().convert(value, parameter, context)
+
+
+path = click.argument("path", type=PlaceType(path_type=Path))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
 collection = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Part of the library.")
 truncate_dim = click.option(

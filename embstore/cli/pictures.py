@@ -55,7 +55,7 @@ _output = click.option(
 )
 @options.as_json
 def map_(
-    path: Path,
+    path: options.Place,
     output: Path,
     color_by: str | None,
     method: Method,
@@ -66,7 +66,7 @@ def map_(
 ) -> None:
     """Draw every document of PATH as a point, near to those that mean the same.
 
-    PATH is a library or a database file. It is only read, and no model is loaded.
+    PATH is a library, a database file or the URL of a server. It is only read, and no model is loaded.
     """
     database_in(path)
     from embstore.pictures import draw_map
@@ -94,10 +94,10 @@ def map_(
 @options.path
 @_output
 @options.as_json
-def report(path: Path, output: Path, as_json: bool) -> None:
+def report(path: options.Place, output: Path, as_json: bool) -> None:
     """Draw what PATH holds: models, growth, hits, model time saved, duplicates, size, problems.
 
-    PATH is a library or a database file. It is only read, and everything in it is checked.
+    PATH is a library, a database file or the URL of a server. It is only read, and everything in it is checked.
     """
     database_in(path)
     from embstore.pictures import draw_report

@@ -10,6 +10,7 @@ import click
 from embstore.cli.commands import main
 from embstore.cli.group import EXIT_NO
 from embstore.cli.library import database_in
+from embstore.cli.options import Place, PlaceType
 from embstore.cli.output import counted, print_json, printable
 from embstore.repairing import repair as repair_file
 
@@ -24,15 +25,15 @@ Exit code 1 where rows are lost. Texts whose vectors are lost are encoded again 
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PlaceType(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
-def repair(path: Path, output: Path, as_json: bool) -> None:
+def repair(path: Place, output: Path, as_json: bool) -> None:
     """Write all of PATH that is undamaged into a new file.
 
     PATH is a library or a database file, and stays as it is. What is lost is named, a line each.
     """
-    report = repair_file(database_in(path), output)
+    report = repair_file(database_in(path) if isinstance(path, Path) else path, output)
     if as_json:
         print_json({**asdict(report), "n_lost": report.n_lost, "ok": report.ok})
     else:

@@ -52,11 +52,13 @@ class ShownDocument:
 @click.option("--collection", help="Only in this collection.")
 @click.option("--values", "n_values", type=click.IntRange(min=0), default=5, show_default=True, help="Of the vector.")
 @options.as_json
-def show(path: Path, doc_id: str, model: str | None, collection: str | None, n_values: int, as_json: bool) -> None:
+def show(
+    path: options.Place, doc_id: str, model: str | None, collection: str | None, n_values: int, as_json: bool
+) -> None:
     """Show what is stored of the document DOC_ID in PATH.
 
-    PATH is a library or a database file. The text and the metadata are shown where an index holds them: a cache keeps
-    no texts.
+    PATH is a library, a database file or the URL of a server. The text and the metadata are shown where an index holds
+    them: a cache keeps no texts.
     """
     with EmbeddingCache(lib.database_in(path)) as cache:
         found = list(cache.documents(doc_id=doc_id, model_name=model, collection=collection))
@@ -72,7 +74,7 @@ def show(path: Path, doc_id: str, model: str | None, collection: str | None, n_v
         click.echo("\n" * (number > 0) + "\n".join(_lines(document)))
 
 
-def _shown(cache: EmbeddingCache, path: Path, info: DocumentInfo, n_values: int) -> ShownDocument:
+def _shown(cache: EmbeddingCache, path: options.Place, info: DocumentInfo, n_values: int) -> ShownDocument:
     _, vectors = cache.matrix(
         info.model_name,
         doc_ids=[info.doc_id],
@@ -94,13 +96,16 @@ def _shown(cache: EmbeddingCache, path: Path, info: DocumentInfo, n_values: int)
     )
 
 
-def _indexed(cache: EmbeddingCache, path: Path, info: DocumentInfo) -> tuple[str | None, dict[str, Any] | None]:
+def _indexed(
+    cache: EmbeddingCache, path: options.Place, info: DocumentInfo
+) -> tuple[str | None, dict[str, Any] | None]:
     """Give the text and the metadata that an index has of a document, where it has them of this very content."""
     kept = cache.store.texts.find(info.collection, [info.doc_id]).get(info.doc_id)
     if kept is not None:
         return (kept.text, dict(metadata_of(kept))) if kept.content_hash.hex() == info.content_hash else (None, None)
     try:
-        record = lib.chroma_record(path, info.collection, info.doc_id) if path.is_dir() else None
+        library = path if isinstance(path, Path) and path.is_dir() else None
+        record = None if library is None else lib.chroma_record(library, info.collection, info.doc_id)
     except LibraryLockedError:
         click.echo("embstore: the text and the metadata are in an index that another process has open", err=True)
         record = None

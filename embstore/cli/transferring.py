@@ -16,10 +16,10 @@ from embstore.cli.conversion import read_settings
 from embstore.cli.files import documents_in
 from embstore.cli.group import EXIT_NO
 from embstore.cli.library import database_in, new_or_present
+from embstore.cli.options import Place, PlaceType
 from embstore.cli.output import counted, megabytes, print_json, printable
 from embstore.errors import InvalidInputError
 from embstore.identity import DTYPES, ROLES, Dtype, Role
-from embstore.stores.locations import is_url
 from embstore.transfer.report import TransferReport
 
 _SHOWN = 10  # rows of each kind; the others are counted
@@ -48,6 +48,7 @@ Exit code 1 where the two have something otherwise; that in TARGET stays as it i
 """
 
 _path = click.Path(path_type=Path)
+_place = PlaceType(path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, in the words of the Python API.")
 
@@ -70,7 +71,7 @@ _EXPORTS = {
 
 
 @main.command("import", epilog=_IMPORT_EPILOG)
-@click.argument("path", type=_path)
+@click.argument("path", type=_place)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--from", "kind", type=click.Choice(list(_IMPORTS)), required=True, help="What SOURCE is.")
 @click.option("--model", metavar="MODEL", help="Whose vectors they are: a model that is loaded to tell its identity.")
@@ -93,11 +94,11 @@ _EXPORTS = {
 )
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The format to store a new model in.")
 @_as_json
-def import_(path: Path, source: Path, kind: str, dtype: Dtype, as_json: bool, **given: Any) -> None:
+def import_(path: Place, source: Path, kind: str, dtype: Dtype, as_json: bool, **given: Any) -> None:
     """Take the vectors of SOURCE into PATH, without encoding anything.
 
-    PATH is a library or a database file, made where it is not there. What is stored stays as it is; a second run stores
-    nothing new. Rows are stored by the thousand, so that an error leaves those before it.
+    PATH is a library, a database file, made where it is not there, or the URL of a server. What is stored stays as it
+    is; a second run stores nothing new. Rows are stored by the thousand, so that an error leaves those before it.
     """
     options = _options(kind, **given)
     with EmbeddingCache(new_or_present(path), dtype=dtype) as cache:
@@ -106,24 +107,24 @@ def import_(path: Path, source: Path, kind: str, dtype: Dtype, as_json: bool, **
 
 
 @main.command(epilog=_MERGE_EPILOG)
-@click.argument("source")
-@click.argument("target")
+@click.argument("source", type=_place)
+@click.argument("target", type=_place)
 @_as_json
-def merge(source: str, target: str, as_json: bool) -> None:
+def merge(source: Place, target: Place, as_json: bool) -> None:
     """Take all that SOURCE holds, and TARGET does not, into TARGET.
 
     Each is a library, a database file, or the URL of a server; what is in TARGET stays, and a file is made where it is
     not there. Models, formats, collections and texts come as they are; indexes and counts of use do not. What ends it
     early loses nothing: the same command again takes the rest.
     """
-    given = source if is_url(source) else database_in(Path(source))
-    with EmbeddingCache(target if is_url(target) else new_or_present(Path(target))) as cache:
+    given = database_in(source)
+    with EmbeddingCache(new_or_present(target)) as cache:
         report = transfer.merge(cache, given)
     _print(report, as_json)
 
 
 @main.command(epilog=_EXPORT_EPILOG)
-@click.argument("path", type=_path)
+@click.argument("path", type=_place)
 @click.argument("target", type=_path)
 @click.option("--to", "kind", type=click.Choice(list(_EXPORTS)), required=True, help="What TARGET is to be.")
 @click.option("--model-name", metavar="NAME", help="Whose vectors. Default: those of the one model that there is.")
@@ -133,7 +134,7 @@ def merge(source: str, target: str, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a folder of such an export, or a file of that suffix.")
 @_as_json
 def export(
-    path: Path,
+    path: Place,
     target: Path,
     kind: str,
     model_name: str | None,
@@ -145,8 +146,8 @@ def export(
 ) -> None:
     """Write the vectors of documents in PATH to TARGET.
 
-    PATH is a library or a database file, TARGET a new file (parquet, safetensors) or folder (npy, projector), which
-    appears when it is whole. Values are written bit for bit.
+    PATH is a library, a database file or the URL of a server, TARGET a new file (parquet, safetensors) or folder (npy,
+    projector), which appears when it is whole. Values are written bit for bit.
     """
     with EmbeddingCache(database_in(path)) as cache:
         report = getattr(transfer, _EXPORTS[kind])(

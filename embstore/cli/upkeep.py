@@ -44,7 +44,7 @@ Before a new version is rolled out to all that use a file:
 @options.path
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @options.as_json
-def backup(path: Path, destination: Path, as_json: bool) -> None:
+def backup(path: options.Place, destination: Path, as_json: bool) -> None:
     """Copy the database in PATH to the new file DEST, and check the copy.
 
     PATH is a library or a database file; others may write to it meanwhile. Of a library it is the database alone: a
@@ -68,10 +68,12 @@ def backup(path: Path, destination: Path, as_json: bool) -> None:
 @main.command(epilog=_COMPACT_EPILOG)
 @options.path
 @options.as_json
-def compact(path: Path, as_json: bool) -> None:
+def compact(path: options.Place, as_json: bool) -> None:
     """Write the database in PATH anew, without unused space.
 
-    PATH is a library or a database file, which nobody else may be using. As much free space is needed meanwhile.
+    PATH is a library or a database file, which nobody else may be using, and as much free space is needed meanwhile. Or
+    it is the URL of a server, whose tables are vacuumed while others use them: what becomes free is mostly for new
+    rows.
     """
     with EmbeddingCache(database_in(path)) as cache:
         freed_bytes = cache.compact()
@@ -86,11 +88,11 @@ def compact(path: Path, as_json: bool) -> None:
 @click.option("--standalone", is_flag=True, help="Those of texts without an id, such as queries, too.")
 @click.option("--dry-run", is_flag=True, help="Count them, and remove nothing.")
 @options.as_json
-def prune(path: Path, standalone: bool, dry_run: bool, as_json: bool) -> None:
+def prune(path: options.Place, standalone: bool, dry_run: bool, as_json: bool) -> None:
     """Remove the vectors in PATH that no document uses.
 
-    PATH is a library or a database file. They are those of former texts of documents that were edited or forgotten: a
-    text that comes again would be encoded again.
+    PATH is a library, a database file or the URL of a server. They are those of former texts of documents that were
+    edited or forgotten: a text that comes again would be encoded again.
     """
     with EmbeddingCache(database_in(path)) as cache:
         report = cache.prune(standalone=standalone, dry_run=dry_run)
@@ -101,27 +103,35 @@ def prune(path: Path, standalone: bool, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{counted(report.n_vectors, 'vector')} of {megabytes(report.vector_bytes)} {done}")
 
 
+def _schema_versions(place: options.Place) -> tuple[int, int]:
+    """Give the schema version of what is there, and the one of this embstore."""
+    if isinstance(place, Path):
+        return read_condition(place).schema_version, SCHEMA_VERSION
+    from embstore.stores.postgres import condition, schema
+
+    return condition.read_condition(place).schema_version, schema.SCHEMA_VERSION
+
+
 @main.command(epilog=_MIGRATE_EPILOG)
 @options.path
 @click.option("--dry-run", is_flag=True, help="Tell which versions, and change nothing.")
 @options.as_json
-def migrate(path: Path, dry_run: bool, as_json: bool) -> None:
+def migrate(path: options.Place, dry_run: bool, as_json: bool) -> None:
     """Bring the tables in PATH to the schema version of this embstore, with every row kept.
 
-    PATH is a library or a database file. Any command that opens it does the same; a process that has the file open with
-    an older embstore is to be ended first.
+    PATH is a library, a database file or the URL of a server, where new tables are made if there are none. Any command
+    that opens a file does the same; a process that has it open with an older embstore is to be ended first.
     """
-    file = database_in(path)
-    before = after = read_condition(file).schema_version
-    if dry_run:
-        after = SCHEMA_VERSION
-    else:
-        EmbeddingCache(file).close()
-        after = read_condition(file).schema_version
-        if after < SCHEMA_VERSION:
+    place = database_in(path) if isinstance(path, Path) else path
+    before, latest = _schema_versions(place)
+    after = latest
+    if not dry_run:
+        EmbeddingCache(place).close()
+        after, _ = _schema_versions(place)
+        if after < latest:
             raise ReadOnlyError(
-                f"{str(file)!r} has schema version {after} and can only be read; migrate it where it can be written",
-                path=str(file),
+                f"{str(place)!r} has schema version {after} and can only be read; migrate it where it can be written",
+                path=str(place),
             )
     if as_json:
         print_json({"from_version": before, "to_version": after, "migrated": not dry_run and before != after})

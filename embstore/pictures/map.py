@@ -15,6 +15,7 @@ from embstore.pictures.columns import columns_of
 from embstore.pictures.page import as_float32, check_target, packed, page, static, write_page
 from embstore.pictures.points import Documents, read_documents
 from embstore.pictures.projection import Method, Projected, check_method, import_umap, project
+from embstore.stores.locations import name_of
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,13 @@ def draw_map(
     plotly = read_plotly()
     if method == "umap":
         import_umap()
-    documents = read_documents(Path(path), collection=collection, model_name=model_name)
+    documents = read_documents(path, collection=collection, model_name=model_name)
     columns = columns_of(documents.metadatas, color_by)
     projected = project(documents.vectors, method)
     if projected.variance is not None:
         method = "pca"
     shown = [_shown(text, text_chars) for text in documents.texts]
-    title = Path(path).resolve().name
+    title = name_of(path)
     data = {
         **_data(documents, projected, shown),
         "columns": columns,

@@ -19,6 +19,7 @@ from embstore.search.base import Metadata, hash_bytes
 from embstore.search.defaults import CACHE_NAME, DEFAULT_COLLECTION
 from embstore.search.exact_records import metadata_of
 from embstore.search.loading import LoadedCollection
+from embstore.stores.locations import is_url
 from embstore.stores.texts import StoredCollection
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ Found = npt.NDArray[np.bool_]
 Page = tuple[list[str], list[str | None], list[Metadata], Found, Vectors]
 
 
-def read_documents(path: Path, *, collection: str | None = None, model_name: str | None = None) -> Documents:
+def read_documents(path: str | Path, *, collection: str | None = None, model_name: str | None = None) -> Documents:
     """Read the documents of a collection; nothing is encoded, and no vector is given that is not what was written.
 
     Parameters
     ----------
-    path : Path
-        A library folder or a database file.
+    path : str or Path
+        A library folder or a database file, or the URL of a server.
     collection : str, optional
         By default the one that a library has by default; of a file that has no texts, all.
     model_name : str, optional
@@ -74,9 +75,9 @@ def read_documents(path: Path, *, collection: str | None = None, model_name: str
     LibraryLockedError, SearchIndexError, StoreError
         The library cannot be read.
     """
-    folder, database = (path, path / CACHE_NAME) if path.is_dir() else (None, path)
-    if not database.is_file() or not database.stat().st_size:
-        raise InvalidInputError(f"{str(database)!r} is no database with vectors", path=str(database))
+    path = str(path) if is_url(path) else Path(path)
+    folder, database = (path, path / CACHE_NAME) if isinstance(path, Path) and path.is_dir() else (None, path)
+    check_database(database)
     with EmbeddingCache(database) as cache:
         name = DEFAULT_COLLECTION if collection is None else collection
         exact = cache.store.texts.find_collection(name)
@@ -89,8 +90,14 @@ def read_documents(path: Path, *, collection: str | None = None, model_name: str
             documents = _without_texts(cache, name if folder and collection else collection, model_name)
     if not documents.doc_ids:
         lost = f"; {documents.n_without_vector:,} have no vector, index them again" * bool(documents.n_without_vector)
-        raise InvalidInputError(f"{str(path)!r} has no documents to draw in the collection {name!r}{lost}")
+        raise InvalidInputError(f"{cache.location!r} has no documents to draw in the collection {name!r}{lost}")
     return documents
+
+
+def check_database(database: str | Path) -> None:
+    """Raise InvalidInputError where nothing is; opening a path that is not there would create it."""
+    if isinstance(database, Path) and (not database.is_file() or not database.stat().st_size):
+        raise InvalidInputError(f"{str(database)!r} is no database with vectors", path=str(database))
 
 
 def _collected(identity: ModelIdentity, pages: Iterator[Page]) -> Documents:

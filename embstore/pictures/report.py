@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from embstore.errors import DamagedStoreError, InvalidInputError
+from embstore.errors import DamagedStoreError
 from embstore.pictures.page import check_target, page, static, write_page
+from embstore.pictures.points import check_database
 from embstore.pictures.report_parts import (
     duplicates_part,
     header,
@@ -21,6 +22,7 @@ from embstore.pictures.report_parts import (
 from embstore.search.defaults import CACHE_NAME
 from embstore.stored import StoredEmbeddings
 from embstore.stores.base import Problem, Stats
+from embstore.stores.locations import is_url, name_of
 
 _MOST_SHARED = 10  # contents
 _SHARING = 3  # documents named of each
@@ -95,10 +97,9 @@ def draw_report(path: str | Path, target: str | Path) -> DrawnReport:
         The page cannot be written.
     """
     file = check_target(target)
-    path = Path(path)
-    database = path / CACHE_NAME if path.is_dir() else path
-    if not database.is_file() or not database.stat().st_size:
-        raise InvalidInputError(f"{str(database)!r} is no database with vectors", path=str(database))
+    place = str(path) if is_url(path) else Path(path)
+    database = place / CACHE_NAME if isinstance(place, Path) and place.is_dir() else place
+    check_database(database)
     with StoredEmbeddings(database) as cache:
         problems = cache.verify()
         try:
@@ -107,7 +108,7 @@ def draw_report(path: str | Path, target: str | Path) -> DrawnReport:
             if not problems:
                 raise
             stats, shared = None, []
-    name = path.resolve().name
+    name = name_of(place)
     drawn_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     parts = [header(name, drawn_at), tiles(stats, problems)]
     if stats is not None:

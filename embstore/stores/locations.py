@@ -24,6 +24,13 @@ def folder_of(location: str | Path) -> Path:
     return Path.cwd() if is_url(location) else Path(location).absolute().parent
 
 
+def name_of(location: str | Path) -> str:
+    """Give the name of a file or a folder, or of a database on a server."""
+    if is_url(location):
+        return str(location).partition("?")[0].rpartition("/")[2] or "postgresql"
+    return Path(location).resolve().name
+
+
 def file_of(location: str) -> Path:
     """Give the file that a store is in.
 
