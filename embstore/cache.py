@@ -25,7 +25,7 @@ from embstore.putting import PutEmbeddings
 
 
 class EmbeddingCache(PutEmbeddings):
-    """A cache of text embeddings in one SQLite file.
+    """A cache of text embeddings in one SQLite file, or on a PostgreSQL server that many machines share.
 
     A vector is stored under the identity of its model and the SHA-256 of its text, and comes back bit for bit.
     A text is encoded once, whatever the documents, calls, processes and crashes between. Instances may be used
@@ -40,9 +40,10 @@ class EmbeddingCache(PutEmbeddings):
     Parameters
     ----------
     path : str or Path
-        The file, created with its folder where it does not exist.
+        The file, created with its folder where it does not exist; or the URL of a server,
+        ``"postgresql://user@host:5432/database"``, whose password can also be in PGPASSWORD or a password file.
     timeout_s : float
-        How long to wait for another process's lock.
+        How long to wait for another process's lock, and for a server.
     check_canary : bool
         Encode one fixed text once per model object, to tell whether the model behind a name has changed.
     allow_network_filesystem : bool
