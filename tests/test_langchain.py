@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 import threading
 from enum import Enum
@@ -290,3 +291,13 @@ def test_vectors_are_the_stored_ones_on_a_miss_and_on_a_hit(cache: EmbeddingCach
     embeddings = EmbstoreEmbeddings(DeterministicFakeEmbedding(size=8), cache, model_name="fake")
     miss, hit = embeddings.embed_documents(["a"]), embeddings.embed_documents(["a"])
     assert miss == hit == np.float32(DeterministicFakeEmbedding(size=8).embed_documents(["a"])).tolist()
+
+
+def test_another_process_opens_the_file_anew(cache_path: Path) -> None:
+    options = {"model_name": "size 8", "model_settings": {"layers": 6}, "same_queries": True, "batch_size": 7}
+    with EmbstoreEmbeddings(DeterministicFakeEmbedding(size=8), cache_path, **options) as embeddings:
+        vectors = embeddings.embed_documents(["one", "two"])
+        sent = pickle.dumps(embeddings)
+    with pickle.loads(sent) as arrived:
+        assert arrived.embed_query("two") == vectors[1]
+        assert (arrived.batch_size, len(arrived.cache.models()), arrived.cache.stats().n_vectors) == (7, 1, 2)

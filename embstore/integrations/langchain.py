@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class EmbstoreEmbeddings(OwnsCache, Embeddings):
     """Embeddings that embed no text twice.
 
     Queries and documents have vectors of their own, also where their texts are the same. The asynchronous methods do
-    their work in LangChain's executor and call the synchronous ones of `underlying` there.
+    their work in LangChain's executor and call the synchronous ones of `underlying` there. Another process that it is
+    sent to opens the file anew, with the defaults of `EmbeddingCache`.
 
     Parameters
     ----------
@@ -67,6 +69,12 @@ class EmbstoreEmbeddings(OwnsCache, Embeddings):
         self.underlying = underlying
         self.batch_size = check_count(batch_size, "batch_size")
         self._encoder = _Encoder(underlying, model_name, model_settings, same_queries=same_queries)
+        self._given: dict[str, Any] = {
+            "model_name": model_name,
+            "model_settings": model_settings,
+            "same_queries": same_queries,
+            "batch_size": batch_size,
+        }
         self.cache, self._opened = opened(cache)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -94,6 +102,9 @@ class EmbstoreEmbeddings(OwnsCache, Embeddings):
         """
         vector: list[float] = self.cache.embed_query(text, self._encoder).tolist()
         return vector
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), self.underlying, self.cache.location, **self._given), ()
 
 
 class _Encoder(UnderlyingEncoder):
