@@ -255,6 +255,8 @@ def test_a_function_that_cannot_be_built_again_is_refused(cache: EmbeddingCache)
 
     with pytest.raises(InvalidInputError, match=r"Odd cannot be built again.*not JSON"):
         EmbstoreEmbeddingFunction(Odd(), cache)
+    with pytest.raises(InvalidInputError, match=r"function cannot be built again.*no attribute 'name'"):
+        EmbstoreEmbeddingFunction(lambda texts: texts, cache)
 
 
 def test_lone_surrogates_reach_the_function_as_replacement_characters(function: EmbstoreEmbeddingFunction) -> None:

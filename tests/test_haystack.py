@@ -271,6 +271,8 @@ def test_other_things_than_texts_and_documents_are_refused(cache: EmbeddingCache
         EmbstoreTextEmbedder(FakeTextEmbedder(), cache).run(text=["a"])
     with pytest.raises(InvalidTypeError, match="not Document"):
         EmbstoreDocumentEmbedder(FakeDocumentEmbedder(), cache).run(documents=["a"])
+    with pytest.raises(InvalidTypeError, match="not list"):
+        EmbstoreDocumentEmbedder(FakeDocumentEmbedder(), cache).run(documents=None)
 
 
 def test_a_path_is_opened_and_closed(cache_path: Path) -> None:

@@ -388,10 +388,37 @@ def test_the_key_is_in_no_error_log_repr_or_identity(
 # --- what it is made of ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["", "localhost:80", "ftp://host/v1", "https://", "file:///v1"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "localhost:80", "ftp://host/v1", "https://", "file:///v1", "http://[::1", "http://host:99999/v1"),
+        *("http://host:x/v1", "http://two words/v1", "http://host/\nv1", "http://host\0/v1", None, 5),
+    ],
+)
+def test_what_is_no_url_is_refused(url: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"no http\(s\) URL"):
         OpenAICompatibleEncoder("small", base_url=url)
+
+
+def test_the_address_of_the_call_itself_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="give what comes before it"):
+        OpenAICompatibleEncoder("small", base_url="http://host/v1/embeddings/")
+
+
+def test_a_name_that_no_server_can_have_is_asked_once() -> None:
+    encoder = OpenAICompatibleEncoder("small", base_url=f"http://{'a' * 300}/v1")
+    with pytest.raises(EncoderError, match="gave no answer"):
+        encoder.encode(["text"])
+    encoder.close()
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "max_wait_s", "max_retries"])
+@pytest.mark.parametrize(
+    ("value", "error"), [(-1, InvalidInputError), ("1", InvalidTypeError), (None, InvalidTypeError)]
+)
+def test_how_long_and_how_often_are_numbers(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=name):
+        OpenAICompatibleEncoder("small", **{name: value})
 
 
 @pytest.mark.parametrize("url", [f"https://user:{KEY}@host/v1", f"https://host/v1?key={KEY}", f"https://host/#{KEY}"])

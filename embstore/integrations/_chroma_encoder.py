@@ -26,14 +26,14 @@ class ChromaEncoder(NamedEncoder):
         InvalidInputError
             It has no name or no configuration, or one that is no JSON.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Chroma's own of a function that has neither
-            name, config = self.model.name(), self.model.get_config()
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Chroma's own of a function that has neither
+                name, config = self.model.name(), self.model.get_config()
             if not isinstance(name, str) or not isinstance(config, dict):
                 raise TypeError("it has no name or no configuration")
             return json.loads(json.dumps(config))  # type: ignore[no-any-return]
-        except (TypeError, ValueError) as error:
+        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
             raise InvalidInputError(
                 f"a {type(self.model).__name__} cannot be built again from its name() and get_config() ({error}); give "
                 f"an embedding function that can"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import numpy as np
@@ -56,3 +59,17 @@ def shown(answer: Any, key: str | None) -> str:
     """Give the beginning of what a server said, without the key, which some repeat."""
     said = answer.text if key is None else answer.text.replace(key, "***")
     return repr(" ".join(said[:1000].split()))[:300]
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Read Retry-After, which is a number of seconds or a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(value))
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
 import time
 import weakref
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from embstore.errors import EncoderError, MissingExtraError
-from embstore.integrations._embeddings_answer import read_vectors, shown
+from embstore.inputs import check_count, check_seconds
+from embstore.integrations._embeddings_answer import read_vectors, retry_after_s, shown
 
 BACKOFF_S = 0.5
 
@@ -42,9 +40,9 @@ class EmbeddingsApi:
         except ImportError as error:
             raise MissingExtraError("httpx", "openai", "an OpenAICompatibleEncoder") from error
         self.url = url
-        self._timeout_s = timeout_s
-        self._max_retries = max_retries
-        self._max_wait_s = max_wait_s
+        self._timeout_s = check_seconds(timeout_s, "timeout_s")
+        self._max_retries = check_count(max_retries, "max_retries", least=0)
+        self._max_wait_s = check_seconds(max_wait_s, "max_wait_s")
         self._client: tuple[int, Any, Any] = (0, None, None)
 
     def vectors(self, request: dict[str, Any], n_texts: int, dim: int | None, key: str | None) -> list[Any]:
@@ -56,8 +54,10 @@ class EmbeddingsApi:
             try:
                 answer = self._open_client().post(self.url, json=request, headers=headers)
             except httpx.RequestError as error:
-                failure = EncoderError(f"{self.url} gave no answer: {type(error).__name__}: {error}", url=self.url)
+                failure = self._no_answer(error)
                 wait_s: float | None = self._backoff(attempt)
+            except (httpx.InvalidURL, UnicodeError) as error:  # of the name of the server: no other answer will come
+                raise self._no_answer(error) from error
             else:
                 if answer.status_code == 200:
                     return read_vectors(answer, self.url, n_texts, dim, key)
@@ -86,6 +86,9 @@ class EmbeddingsApi:
             self._client = (os.getpid(), client, weakref.finalize(self, client.close))
         return self._client[1]
 
+    def _no_answer(self, error: Exception) -> EncoderError:
+        return EncoderError(f"{self.url} gave no answer: {type(error).__name__}: {error}", url=self.url)
+
     def _failure(self, answer: Any, key: str | None) -> EncoderError:
         kind = RefusedError if answer.status_code in REFUSED else EncoderError
         message = f"{self.url} answered {answer.status_code}: {shown(answer, key)}"
@@ -95,7 +98,7 @@ class EmbeddingsApi:
         """Tell how many seconds to wait before asking again; None where asking again does not help."""
         if answer.status_code not in LATER or "insufficient_quota" in answer.text:
             return None
-        asked_s = _retry_after_s(answer.headers.get("Retry-After"))
+        asked_s = retry_after_s(answer.headers.get("Retry-After"))
         if asked_s is None:
             return self._backoff(attempt)
         return asked_s if asked_s <= self._max_wait_s else None
@@ -103,17 +106,3 @@ class EmbeddingsApi:
     def _backoff(self, attempt: int) -> float:
         """Wait twice as long each time, and not just as long: clients that failed together should not return so."""
         return random.uniform(0.5, 1) * min(BACKOFF_S * 2.0**attempt, self._max_wait_s)
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Read Retry-After, which is a number of seconds or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())

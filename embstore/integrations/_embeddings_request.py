@@ -52,12 +52,18 @@ def checked_url(base_url: str) -> str:
     InvalidInputError
         It is no http(s) URL, or holds what may be secret.
     """
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (ValueError, TypeError, AttributeError):  # no brackets, no port, no text
+        is_url, parts = False, urlsplit("")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         # It is part of the identity, of errors and of repr, and is not repeated here either.
         raise InvalidInputError(
             "base_url holds a user, a password, a query or a fragment; give the key by api_key_env="
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_url or not base_url.isprintable() or " " in base_url:
         raise InvalidInputError(f"base_url {base_url!r:.80} is no http(s) URL; give one like {OPENAI_URL!r}")
+    if parts.path.rstrip("/").endswith("/embeddings"):
+        raise InvalidInputError(f"base_url {base_url!r:.80} ends in '/embeddings'; give what comes before it")
     return base_url.rstrip("/")

@@ -84,6 +84,7 @@ def texts_of(documents: list[Document], embedder: Any) -> list[str]:
     fields = getattr(embedder, "meta_fields_to_embed", None) or []
     separator = str(getattr(embedder, "embedding_separator", "\n"))
     texts = []
+    check_is(documents, list, "documents")
     for document in documents:
         check_is(document, Document, "a document")
         values = [str(document.meta[field]) for field in fields if document.meta.get(field) is not None]

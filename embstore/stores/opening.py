@@ -12,14 +12,12 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401
 import contextlib
 import errno
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from embstore.errors import (
     EmbstoreError,
-    InvalidInputError,
     InvalidTypeError,
     NotAStoreError,
     ReadOnlyError,
@@ -27,6 +25,7 @@ from embstore.errors import (
     StorePathError,
     UnsafeStoreError,
 )
+from embstore.inputs import check_seconds
 from embstore.stores import schema
 from embstore.stores.committing import CommittedError, confirmed, immediate
 from embstore.stores.companions import check_companions
@@ -62,11 +61,7 @@ def checked_timeout(timeout_s: object) -> float:
     InvalidTypeError, InvalidInputError
         It is no number, or negative or not finite.
     """
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
-        raise InvalidTypeError(f"timeout_s is {type(timeout_s).__name__}, not a number of seconds: {timeout_s!r:.80}")
-    if not 0 <= timeout_s < math.inf:
-        raise InvalidInputError(f"timeout_s is {timeout_s}; give a number of seconds, 0 or more")
-    return float(timeout_s)
+    return check_seconds(timeout_s, "timeout_s")
 
 
 def checked_path(path: object, *, allow_network_filesystem: bool) -> Path:
