@@ -285,6 +285,21 @@ def test_deleting_documents_leaves_their_vectors_in_the_cache(cached: CachedSema
     assert cached.cache.stats().n_documents == before
 
 
+@pytest.mark.parametrize("kind", ["exact", "chroma"])
+def test_the_ids_of_documents_are_listed_and_filtered(library: Path, encoder: CountingEncoder, kind: Any) -> None:
+    with CachedSemanticSearchEngine(encoder, path=library, index=kind) as engine:
+        assert list(engine.doc_ids()) == []
+        engine.index_documents(["A", "B", "C"], ["a", "b", "c"], [{"year": 1}, {"year": 2}, None])
+        if kind == "chroma":
+            engine.collection.add(ids=["other"], documents=["theirs"], embeddings=[[1.0] * 8])  # type: ignore[arg-type]
+        assert sorted(engine.doc_ids()) == ["a", "b", "c"]
+        assert list(engine.doc_ids({"year": {"$gte": 2}})) == ["b"]
+        with pytest.raises(InvalidInputError, match=r"\$near"):
+            next(engine.doc_ids({"year": {"$near": 2}}))
+    with pytest.raises(StoreClosedError):
+        next(engine.doc_ids())
+
+
 def test_collections_that_share_a_cache_keep_their_ids_apart(
     library: Path, cache: EmbeddingCache, encoder: CountingEncoder
 ) -> None:

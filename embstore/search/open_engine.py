@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,11 +14,12 @@ from embstore.encoders import NamedEncoder
 from embstore.errors import SearchIndexError, StoreClosedError
 from embstore.identity import ModelIdentity
 from embstore.inputs import check_count
-from embstore.search.base import VectorIndex, VectorSource
+from embstore.search.base import VectorIndex, VectorSource, Where
 from embstore.search.chroma import ChromaIndex
 from embstore.search.collection import import_chromadb
 from embstore.search.defaults import CACHE_NAME, DEFAULT_COLLECTION, DEFAULT_PATH
 from embstore.search.exact import ExactIndex
+from embstore.search.filters import compile_filter
 from embstore.search.inputs import (
     IndexKind,
     check_collection_name,
@@ -148,6 +150,29 @@ class OpenEngine:
         if not isinstance(index, ChromaIndex):
             raise SearchIndexError("an index 'exact' has no Chroma collection; open the engine with index='chroma'")
         return index.collection
+
+    def doc_ids(self, where: Where | None = None) -> Iterator[str]:
+        """List the ids of the documents that the collection holds, in no order; records of other programs are none.
+
+        Parameters
+        ----------
+        where : dict, optional
+            A filter on metadata, as of `search`: only those that it lets through.
+
+        Yields
+        ------
+        str
+
+        Raises
+        ------
+        InvalidInputError, SearchIndexError, StoreError
+            It is no filter, or the index cannot be read.
+        """
+        if where is not None:
+            compile_filter(where)
+        index = self._open_index()
+        for page in index.doc_ids(where):
+            yield from (doc_id for doc_id, held in index.stored(page).items() if held.content_hash is not None)
 
     def close(self) -> None:
         """Release the library folder and close what the engine opened; what was given to it stays open."""

@@ -166,6 +166,7 @@ def an_engine(engine: SemanticSearchEngine, ids: Sequence[str], texts: Iterator[
     assert_type(engine.reindex_document("a", "text", {"year": 2020}), IndexReport)
     assert_type(engine.reconcile(texts, ids, repair=True), ReconcileReport)
     assert_type(engine.reconcile().ok, bool)
+    assert_type(engine.doc_ids({"year": 2020}), Iterator[str])
     assert_type(engine.delete_documents(["a"]), int)
 
     hits = engine.search("a query", n_results=3, where={"year": {"$gte": 2020}})
