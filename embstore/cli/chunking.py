@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embstore.encoders import NamedEncoder
 from embstore.encoders.base import without_surrogates
 from embstore.encoders.tokens import TokenCounter, token_counter
 from embstore.errors import InvalidInputError, MissingExtraError
 from embstore.search.base import Document, Metadata
+
+if TYPE_CHECKING:
+    from embstore.search import CachedSemanticSearchEngine
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,15 @@ class Chunking:
             raise InvalidInputError(
                 f"--chunk-overlap {self.n_overlap} leaves nothing new in chunks of {self.n_tokens} tokens; give less"
             )
+
+    def __str__(self) -> str:
+        return f"{self.n_tokens}+{self.n_overlap}"
+
+    @classmethod
+    def parse(cls, written: str) -> Chunking:
+        """Read what `str` wrote; ValueError where it is something else."""
+        n_tokens, _, n_overlap = written.partition("+")
+        return cls(int(n_tokens), int(n_overlap))
 
     def split(self, documents: list[Document], encoder: NamedEncoder) -> list[Document]:
         """Split documents where sections, paragraphs, sentences or words end, the longest of these that fit.
@@ -63,6 +75,28 @@ class Chunking:
                 f"give at most {counter.room}: it reads {counter.max_tokens}, {counter.n_added} of which are its own"
             )
         return counter
+
+
+def former_ids(
+    engine: CachedSemanticSearchEngine, documents: list[Document], given_ids: list[str], *, were_whole: bool
+) -> list[str]:
+    """List what a collection holds of documents as they were split before, and that is not given now.
+
+    Parameters
+    ----------
+    engine : CachedSemanticSearchEngine
+    documents : list of Document
+        Before they were split.
+    given_ids : list of str
+        What they are now: the ids of their pieces, or their own.
+    were_whole : bool
+        Whether they may be there under their own ids.
+    """
+    whole, given = {document.doc_id for document in documents}, set(given_ids)
+    former = [doc_id for doc_id in engine.doc_ids({"chunk": {"$gte": 0}}) if doc_id.rpartition("#")[0] in whole]
+    if were_whole:
+        former += [doc_id for doc_id in engine.doc_ids() if doc_id in whole]
+    return [doc_id for doc_id in former if doc_id not in given]
 
 
 def _pieces(document: Document, splitter: Any) -> Iterator[Document]:

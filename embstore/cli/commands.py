@@ -116,7 +116,7 @@ def reconcile(
     Each record is compared, and searched for by its own vector; FILES are read as by `embstore index`, and should be
     all that the collection holds. Nothing is encoded.
     """
-    source = options.read_source(**said, leave_out=library) if said["files"] else None
+    source = options.read_source(**said, library=library, collection=collection) if said["files"] else None
     model = lib.indexed_model(library, collection, model)
     truncate_dim = lib.truncation_of(library, collection, truncate_dim)
     with open_engine(library, model, collection, truncate_dim=truncate_dim) as engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,7 +107,9 @@ def index(
         given = source.given_to(engine)
         n_cut = _count_cut(engine, given.texts)
         report = engine.index_documents(*given, remove_missing=remove_missing, max_removed=max_removed)
-    lib.note_collection(library, collection, model, kind, truncate_dim)
+        n_former = engine.delete_documents(source.former_ids(engine, given))
+        report = replace(report, removed=report.removed + n_former)
+    lib.note_collection(library, collection, model, kind, truncate_dim, source.chunking)
     if as_json:
         print_json({**report_as_json(report), "n_cut": n_cut})
         return
@@ -133,6 +135,8 @@ def _plan(source: options.Source, target: _Target, remove_missing: bool, as_json
     with planning_engine(library, model, collection, kind, truncate_dim=truncate_dim) as engine:
         given = source.given_to(engine)
         found = engine.plan(*given, remove_missing=remove_missing)
+        if not remove_missing:
+            found = replace(found, to_remove=len(source.former_ids(engine, given)))
         n_cut = _count_cut(engine, given.texts)
     if as_json:
         print_json({**asdict(found), "n_cut": n_cut})
@@ -160,7 +164,7 @@ def _source_and_target(
     **source: Any,
 ) -> tuple[options.Source, _Target]:
     """Read all that is to be indexed, and decide where to."""
-    read = options.read_source(**source, leave_out=library)
+    read = options.read_source(**source, library=library, collection=collection)
     return read, _target(library, model, collection, index_kind, truncate_dim)
 
 

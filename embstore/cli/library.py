@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embstore import EmbeddingCache
+from embstore.cli.chunking import Chunking
 from embstore.errors import InvalidInputError, MissingExtraError
 from embstore.search.defaults import CACHE_NAME
 from embstore.search.inputs import IndexKind, check_collection_name, check_index
@@ -21,7 +22,7 @@ NOTE_NAME = "embstore-cli.json"
 """What collections were indexed with, beside the library's other files."""
 
 _CHROMA_NAME = "chroma.sqlite3"
-_NOTED = ("models", "indexes", "truncate_dims")
+_NOTED = ("models", "indexes", "truncate_dims", "chunkings")
 
 
 def database_in(path: Path | str) -> Path | str:
@@ -215,8 +216,20 @@ def truncation_of(library: Path, collection: str, asked: int | None) -> int | No
     return asked
 
 
+def chunking_of(library: Path, collection: str) -> Chunking | None:
+    """Tell how the documents of a collection were split when it was last indexed; None: not, or nobody noted it."""
+    with suppress(KeyError, ValueError):
+        return Chunking.parse(_noted(library, "chunkings")[collection])
+    return None
+
+
 def note_collection(
-    library: Path, collection: str, model: str, index: IndexKind, truncate_dim: int | None = None
+    library: Path,
+    collection: str,
+    model: str,
+    index: IndexKind,
+    truncate_dim: int | None = None,
+    chunking: Chunking | None = None,
 ) -> None:
     """Write down what a collection was indexed with; the note is replaced whole or not at all."""
     # A relative folder would be another one when the next command runs elsewhere.
@@ -226,6 +239,10 @@ def note_collection(
         "models": {**before["models"], collection: noted},
         "indexes": {**before["indexes"], collection: index},
         "truncate_dims": {**before["truncate_dims"], **({collection: str(truncate_dim)} if truncate_dim else {})},
+        "chunkings": {
+            **{name: split for name, split in before["chunkings"].items() if name != collection},
+            **({collection: str(chunking)} if chunking else {}),
+        },
     }
     if note != before:
         _write_note(library, note)

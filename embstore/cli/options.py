@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from embstore.cli.chunking import Chunking
+from embstore.cli.chunking import Chunking, former_ids
 from embstore.cli.files import documents_in
+from embstore.cli.library import chunking_of
 from embstore.cli.output import counted
 from embstore.cli.paths import expanded
 from embstore.cli.rows import Columns
@@ -58,9 +59,10 @@ columns = [
     click.option("--sql", metavar="QUERY", help="FILES are SQLite files, and documents the rows of this query."),
     click.option(
         "--chunk-tokens",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=0),
         metavar="N",
-        help="Split documents into pieces of at most N tokens of the model, a#0, a#1, ...; to be given each time.",
+        help="Split documents into pieces of at most N tokens of the model, a#0, a#1, ...; 0 leaves them whole. "
+        "Default: as the collection was indexed, whole for a new one.",
     ),
     click.option(
         "--chunk-overlap",
@@ -84,10 +86,11 @@ def with_columns(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class Source:
-    """Documents as they were read, and into which pieces they are to be split."""
+    """Documents as they were read, and into which pieces they are to be split, and were when last indexed."""
 
     documents: list[Document]
     chunking: Chunking | None
+    former: Chunking | None
 
     def given_to(self, engine: CachedSemanticSearchEngine) -> Given:
         """Give them as an engine takes them; its model's tokenizer says how long a piece is."""
@@ -99,6 +102,12 @@ class Source:
             [document.doc_id for document in documents],
             [document.metadata for document in documents],
         )
+
+    def former_ids(self, engine: CachedSemanticSearchEngine, given: Given) -> list[str]:
+        """List what the collection still holds of these documents as they were split before, or not split."""
+        if self.chunking is None and self.former is None:
+            return []
+        return former_ids(engine, self.documents, given.ids, were_whole=self.former is None)
 
 
 class Given(NamedTuple):
@@ -117,22 +126,35 @@ def read_source(
     sql: str | None,
     chunk_tokens: int | None,
     chunk_overlap: int,
-    leave_out: Path | None = None,
+    *,
+    library: Path,
+    collection: str,
 ) -> Source:
     """Read the documents that a command was pointed at; say on stderr what was left out as no text.
+
+    The library, which may lie among them, is left out too. What is not said of their pieces is as the collection was
+    indexed.
 
     Raises
     ------
     InvalidInputError, MissingExtraError
         As `documents_in` and `expanded`, or the options make no sense together.
     """
-    if chunk_overlap and chunk_tokens is None:
+    if chunk_overlap and not chunk_tokens:
         raise InvalidInputError("--chunk-overlap says how --chunk-tokens splits; give both")
-    chunking = None if chunk_tokens is None else Chunking(chunk_tokens, chunk_overlap)
-    found, no_texts = expanded(files, leave_out=leave_out)
+    former = chunking = chunking_of(library, collection)
+    if chunk_tokens is not None:
+        chunking = Chunking(chunk_tokens, chunk_overlap) if chunk_tokens else None
+    found, no_texts = expanded(files, leave_out=library)
     is_said = id_column or text_column or metadata_columns
     said = Columns(id_column or "id", text_column or "text", metadata_columns or None) if is_said else None
     documents = documents_in(found, said, sql)
     if no_texts:
         click.echo(f"embstore: {counted(len(no_texts), 'file')} left out, no text: {no_texts[0]}", err=True)
-    return Source(documents, chunking)
+    if former is not None and chunking != former:
+        click.echo(
+            f"embstore: the collection was split by --chunk-tokens {former.n_tokens} --chunk-overlap "
+            f"{former.n_overlap}; documents that are not among FILES stay as they are",
+            err=True,
+        )
+    return Source(documents, chunking, former)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from embstore import EmbeddingCache, encoders
+from embstore import CachedSemanticSearchEngine, EmbeddingCache, encoders
 from embstore.encoders import as_encoder
 from embstore.encoders.tokens import token_counter
 from tests.cli.conftest import Run
@@ -112,6 +112,53 @@ def test_pieces_overlap_where_that_is_asked_for(run: Run, reader: ReadingEncoder
     assert texts == ["the cat sat the", "sat the dog ran"]
 
 
+def test_what_is_left_of_a_longer_edition_of_a_document_is_removed(run: Run, reader: ReadingEncoder) -> None:
+    write("long.txt", LONG)
+    write("other.txt", LONG)
+    index(run, "long.txt", "other.txt", *split("5"))
+    write("long.txt", "The cat sat")
+    plan = json.loads(run("plan", "library", "long.txt", "--json").stdout)
+    assert (plan["unchanged"], plan["to_remove"]) == (1, 4)
+    assert index(run, "long.txt")["removed"] == 4
+    assert sorted(stored()) == ["long.txt#0", *(f"other.txt#{i}" for i in range(5))]
+
+
+@pytest.mark.parametrize("kind", ["exact", "chroma"])
+def test_a_collection_is_split_as_it_was_until_something_else_is_said(
+    run: Run, reader: ReadingEncoder, kind: str
+) -> None:
+    if kind == "chroma":
+        pytest.importorskip("chromadb", reason="needs the extra chroma")
+    write("long.txt", "the cat sat the dog ran")
+    write("long.txt#7", "no piece")  # whatever its name looks like
+
+    def ids(*arguments: str) -> set[str]:
+        run("index", "library", "long.txt", *arguments, "--model", "reader", "--index", kind)
+        with CachedSemanticSearchEngine("reader", path=Path("library"), index=kind) as engine:
+            return set(engine.doc_ids())
+
+    assert ids("long.txt#7") == {"long.txt", "long.txt#7"}
+    pieces = {"long.txt#0", "long.txt#1", "long.txt#7"}
+    assert ids(*split("3")) == pieces
+    assert ids() == pieces
+    assert run("reconcile", "library", "long.txt", "long.txt#7", exit_code=1).stdout.count("long.txt#7") == 2
+    assert ids(*split("6")) == {"long.txt#0", "long.txt#7"}
+    assert ids() == {"long.txt#0", "long.txt#7"}
+    assert ids("--chunk-tokens", "0") == {"long.txt", "long.txt#7"}
+    assert ids() == {"long.txt", "long.txt#7"}
+
+
+def test_it_is_told_where_documents_stay_split_another_way(run: Run, reader: ReadingEncoder) -> None:
+    write("long.txt", LONG)
+    index(run, "long.txt", *split("5", "--chunk-overlap", "1"))
+    told = run("index", "library", "long.txt", *split("4")).stderr
+    assert told == (
+        "embstore: the collection was split by --chunk-tokens 5 --chunk-overlap 1; documents that are not among FILES "
+        "stay as they are\n"
+    )
+    assert run("index", "library", "long.txt").stderr == ""
+
+
 def test_a_document_that_grows_at_its_end_keeps_the_pieces_before(run: Run, reader: ReadingEncoder) -> None:
     write("long.txt", LONG)
     index(run, "long.txt", *split("5"))
@@ -146,7 +193,8 @@ def test_pieces_that_the_model_would_cut_off_are_refused(run: Run, reader: Readi
     [
         (("--chunk-overlap", "2"), "--chunk-overlap says how --chunk-tokens splits"),
         (("--chunk-tokens", "4", "--chunk-overlap", "4"), "leaves nothing new in chunks of 4 tokens"),
-        (("--chunk-tokens", "0"), "'--chunk-tokens'"),
+        (("--chunk-tokens", "0", "--chunk-overlap", "2"), "--chunk-overlap says how --chunk-tokens splits"),
+        (("--chunk-tokens", "-1"), "'--chunk-tokens'"),
     ],
 )
 def test_options_that_make_no_sense_are_wrong_input(
