@@ -16,7 +16,7 @@ from embstore.checksums import content_sums, content_sums_of_vectors, is_content
 from embstore.codec import HASH_BYTES, StoredValues, Vectors, are_finite, as_vectors
 from embstore.formats import STORED_DTYPES, as_stored, rounded
 from embstore.stores.base import StoredModel, VectorLookup
-from embstore.stores.postgres.arrays import BoolArray, ByteaArray, Int8Array
+from embstore.stores.postgres.arrays import Array, BoolArray, ByteaArray, Int8Array
 from embstore.stores.postgres.pool import Connection
 from embstore.stores.tables.vector_rows import Rows
 
@@ -36,25 +36,33 @@ FROM vectors
 WHERE vector_id = ANY(%b)
 """
 
-# Their ids are those of the order in which they were given, whatever the order in which they are written. The sequence
-# is asked for in a query of its own, which is run once: for each row anew it took an eighth of all the time.
-GIVEN = """
-SELECT
-    nextval((SELECT pg_get_serial_sequence('vectors', 'vector_id')::regclass)) AS vector_id,
-    content_hash,
-    standalone,
-    checksum,
-    vector
-FROM unnest(%b, %b, %b, %b) AS given (content_hash, standalone, checksum, vector)
+# Ids ascend in the order in which vectors are given, whatever the order in which they are written. The sequence is
+# asked for in a query of its own, which is run once: for each row anew it took an eighth of all the time.
+NEXT_ID = "nextval((SELECT pg_get_serial_sequence('vectors', 'vector_id')::regclass))"
+
+NEW_IDS = f"""
+SELECT {NEXT_ID}
+FROM generate_series(1, %s)
 """
 
-INSERT = f"""
+_INSERT = """
 INSERT INTO vectors (vector_id, model_id, content_hash, dim, standalone, checksum, vector)
 SELECT vector_id, %s, content_hash, %s, standalone, checksum, vector
-FROM ({GIVEN}) AS given
+FROM {given}
 ORDER BY content_hash
 ON CONFLICT (model_id, content_hash) DO NOTHING
 """
+
+INSERT = _INSERT.format(
+    given=f"""(
+    SELECT {NEXT_ID} AS vector_id, content_hash, standalone, checksum, vector
+    FROM unnest(%b, %b, %b, %b) AS given (content_hash, standalone, checksum, vector)
+) AS given"""
+)
+
+INSERT_WITH_IDS = _INSERT.format(
+    given="unnest(%b, %b, %b, %b, %b) AS given (content_hash, standalone, checksum, vector, vector_id)"
+)
 
 UPSERT = """
 INSERT INTO vectors (model_id, content_hash, dim, standalone, checksum, vector)
@@ -63,6 +71,14 @@ FROM unnest(%b, %b, %b, %b) AS given (content_hash, standalone, checksum, vector
 ORDER BY content_hash
 ON CONFLICT (model_id, content_hash) DO UPDATE
 SET dim = excluded.dim, standalone = excluded.standalone, checksum = excluded.checksum, vector = excluded.vector
+"""
+
+# Of rows that this transaction has locked.
+MARK = """
+UPDATE vectors
+SET standalone = TRUE, checksum = given.checksum
+FROM unnest(%b, %b) AS given (content_hash, checksum)
+WHERE vectors.model_id = %s AND vectors.content_hash = given.content_hash
 """
 
 FIND_TO_CHANGE = f"{FIND}ORDER BY content_hash\nFOR NO KEY UPDATE\n"
@@ -167,7 +183,7 @@ def insert(
 ) -> int:
     """Store vectors whose contents have none, and count them."""
     flags = np.full(len(content_hashes), standalone)
-    return _write(connection, INSERT, model, content_hashes, vectors, flags)
+    return _insert(connection, model, content_hashes, vectors, flags)
 
 
 def replace(
@@ -179,27 +195,28 @@ def replace(
     is_as_it_was = there.found & (there.vectors == rounded(vectors, model.dtype)).all(axis=1)
     is_as_marked = there.standalone >= standalone
     flags = there.standalone | standalone
-    n_new = 0
-    for statement, rows in (
-        (INSERT, np.flatnonzero(is_new)),
-        (UPSERT, np.flatnonzero(~is_new & ~(is_as_it_was & is_as_marked))),
-    ):
-        keys = [content_hashes[i] for i in rows.tolist()]
-        n_written = _write(connection, statement, model, keys, vectors[rows], flags[rows])
-        if statement is INSERT:
-            n_new = n_written
-            if n_new < len(keys):  # another process was first, and waits for nothing
-                return n_new, replace(connection, model, keys, vectors[rows], standalone=standalone)[1]
-    return n_new, int(np.count_nonzero(~is_new & ~is_as_it_was))
+    new = np.flatnonzero(is_new)
+    keys = [content_hashes[i] for i in new.tolist()]
+    n_new = _insert(connection, model, keys, vectors[new], flags[new])
+    n_changed = int(np.count_nonzero(~is_new & ~is_as_it_was))
+    if n_new < len(keys):  # another process was first, and the next look sees what it wrote
+        _, n_more = replace(connection, model, keys, vectors[new], standalone=standalone)
+        n_changed += n_more
+    there_already = np.flatnonzero(~is_new & ~(is_as_it_was & is_as_marked))
+    keys = [content_hashes[i] for i in there_already.tolist()]
+    _upsert(connection, model, keys, vectors[there_already], flags[there_already])
+    return n_new, n_changed
 
 
 def mark_standalone(connection: Connection, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
     """Note, at those contents that are stored soundly, that the text was cached without an id."""
-    there = look_up(connection, model, content_hashes)
+    there = _look_up(connection, FIND_TO_CHANGE, model, content_hashes, sorted(content_hashes))
     unmarked = np.flatnonzero(there.found & ~there.standalone)
     keys = [content_hashes[i] for i in unmarked.tolist()]
-    flags = np.ones(len(keys), dtype=np.bool_)
-    _write(connection, UPSERT, model, keys, there.vectors[unmarked], flags)
+    if keys:
+        values = as_stored(there.vectors[unmarked], model.dtype)
+        checksums = vector_checksums(model.model_id, keys, np.ones(len(keys), dtype=np.bool_), values)
+        connection.execute(MARK, (ByteaArray(keys), Int8Array(checksums), model.model_id))
 
 
 def last_id(connection: Connection) -> int:
@@ -207,37 +224,50 @@ def last_id(connection: Connection) -> int:
     return int(connection.execute(LAST_ID, binary=True).fetchall()[0][0] or 0)
 
 
-def _write(
+def _insert(
     connection: Connection,
-    statement: str,
     model: StoredModel,
     content_hashes: Sequence[bytes],
     vectors: Vectors,
     standalone: npt.NDArray[np.bool_],
 ) -> int:
-    """Write rows, checksums included, and count them; OutOfRangeError where the model's format has no such value."""
+    """Write rows whose contents have none, and count them; OutOfRangeError where the format has no such value."""
     if not content_hashes:
         return 0
-    values = as_stored(vectors, model.dtype)
-    checksums = vector_checksums(model.model_id, content_hashes, standalone, values)
+    pieces = list(_slices(len(content_hashes), model, BYTES_WRITTEN_AT_ONCE))
+    if len(pieces) == 1:
+        columns = _columns(model, content_hashes, vectors, standalone)
+        return connection.execute(INSERT, (model.model_id, model.dim, *columns)).rowcount
+    ids = np.array(connection.execute(NEW_IDS, (len(content_hashes),), binary=True).fetchall(), dtype=np.int64)
+    order = np.array(sorted(range(len(content_hashes)), key=content_hashes.__getitem__), dtype=np.intp)
     n_written = 0
-    for some in _slices(len(values), model, BYTES_WRITTEN_AT_ONCE):
-        columns = (content_hashes[some], standalone[some], checksums[some], values[some])
-        n_written += _write_some(connection, statement, model, *columns)
+    for at in (order[some] for some in pieces):  # in one order over all pieces
+        keys = [content_hashes[i] for i in at.tolist()]
+        columns = _columns(model, keys, vectors[at], standalone[at])
+        values = (model.model_id, model.dim, *columns, Int8Array(ids[at]))
+        n_written += connection.execute(INSERT_WITH_IDS, values).rowcount
     return n_written
 
 
-def _write_some(
+def _upsert(
     connection: Connection,
-    statement: str,
     model: StoredModel,
     content_hashes: Sequence[bytes],
+    vectors: Vectors,
     standalone: npt.NDArray[np.bool_],
-    checksums: npt.NDArray[np.int64],
-    values: StoredValues,
-) -> int:
-    arrays = ByteaArray(content_hashes), BoolArray(standalone), Int8Array(checksums), ByteaArray(values)
-    return connection.execute(statement, (model.model_id, model.dim, *arrays)).rowcount
+) -> None:
+    """Write rows in place of those that this transaction has locked."""
+    for some in _slices(len(content_hashes), model, BYTES_WRITTEN_AT_ONCE):
+        columns = _columns(model, content_hashes[some], vectors[some], standalone[some])
+        connection.execute(UPSERT, (model.model_id, model.dim, *columns))
+
+
+def _columns(
+    model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, standalone: npt.NDArray[np.bool_]
+) -> tuple[Array, ...]:
+    values = as_stored(vectors, model.dtype)
+    checksums = vector_checksums(model.model_id, content_hashes, standalone, values)
+    return ByteaArray(content_hashes), BoolArray(standalone), Int8Array(checksums), ByteaArray(values)
 
 
 def chunks(keys: Any, model: StoredModel) -> Iterator[Any]:
