@@ -59,8 +59,9 @@ class CommandGroup(click.Group):
         kwargs.setdefault("color", colours())
         try:
             code = super().main(*args, **kwargs) or 0
-        except click.Abort:
-            code = _report("interrupted", EXIT_INTERRUPTED)
+        except click.Abort as error:
+            told = getattr(error.__cause__, "__notes__", [])  # what is stored by now, of Ctrl-C in an import
+            code = _report("; ".join(["interrupted", *told]), EXIT_INTERRUPTED)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code

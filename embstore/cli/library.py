@@ -52,11 +52,12 @@ def database_in(path: Path | str) -> Path | str:
 
 
 def new_or_present(path: Path | str) -> Path | str:
-    """Find the database at a path, or say where it is to be: in a folder, unless the path has a suffix; or a URL."""
-    if not isinstance(path, Path):
+    """Find the database at a path, or say where it is to be: in a folder, unless the path has a suffix; or a URL.
+
+    A file that is empty is one to be: another process may be about to make it, or had no room to.
+    """
+    if not isinstance(path, Path) or (path.exists() and not path.is_dir()):
         return path
-    if path.exists() and not path.is_dir():
-        return database_in(path)
     return path / CACHE_NAME if path.is_dir() or not path.suffix else path
 
 

@@ -40,19 +40,23 @@ class Incoming:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Let an error of ours say what of the source is in the store by now."""
+        """Let an error of ours say what of the source is in the store by now, and whatever else ends it by a note."""
         try:
             yield
         except EmbstoreError as error:
-            if self._n_stored or self._n_documents or self.n_texts or self.n_values:
-                told = (
-                    f"{self._n_stored:,} vectors, {self._n_documents:,} documents and {self.n_texts:,} texts that came "
-                    f"before it are stored, and running it again stores the rest"
-                )
-            else:
-                told = "nothing was stored"
-            error.message = f"{error.message}; {told}"
+            error.message = f"{error.message}; {self._so_far()}"
             raise
+        except BaseException as error:
+            error.add_note(self._so_far())
+            raise
+
+    def _so_far(self) -> str:
+        if not (self._n_stored or self._n_documents or self.n_texts or self.n_values):
+            return "nothing was stored"
+        return (
+            f"{self._n_stored:,} vectors, {self._n_documents:,} documents and {self.n_texts:,} texts that came "
+            f"before it are stored, and running it again stores the rest"
+        )
 
     def report(self) -> TransferReport:
         """Give the account."""

@@ -86,15 +86,13 @@ def _checked(path: str | Path, location: str, *, overwrite: bool) -> Path:
         if not is_url(location) and target.exists() and Path(location).exists() and target.samefile(location):
             raise TargetError(f"{str(target)!r} is the cache that is to be exported", path=str(target))
         if not overwrite:
-            raise _exists(target, "something")
+            cure = "give another path, or have an export of before overwritten (overwrite=True, --overwrite)"
+            raise _exists(target, "something", cure)
     return target
 
 
-def _exists(target: Path, what: str) -> TargetError:
-    return TargetError(
-        f"at {str(target)!r} there is {what} already; give another path, or overwrite=True for an export of before",
-        path=str(target),
-    )
+def _exists(target: Path, what: str, cure: str = "give another path") -> TargetError:
+    return TargetError(f"at {str(target)!r} there is {what} already; {cure}", path=str(target))
 
 
 def _rename(part: Path, target: Path, *, overwrite: bool) -> None:

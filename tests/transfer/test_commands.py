@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from embstore import EmbeddingCache, content_hash, encoders
 from embstore.cli import main
+from embstore.transfer import importing
 from tests.fakes import CountingEncoder
 
 
@@ -83,6 +84,34 @@ def test_a_broken_source_is_exit_code_2_and_one_line(tmp_path: Path, home_made: 
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert result.stderr.rstrip().endswith("nothing was stored")
+
+
+def test_an_empty_file_is_filled(tmp_path: Path, home_made: Path) -> None:
+    (tmp_path / "new.db").touch()  # as another process leaves it for a moment, or one that had no room
+    run("import", tmp_path / "new.db", home_made, "--from", "npy", "--model-name", "fake")
+    with EmbeddingCache(tmp_path / "new.db") as cache:
+        assert len(cache) == 2
+
+
+def test_an_import_that_is_interrupted_says_what_is_stored(
+    tmp_path: Path, home_made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = importing._page
+    pages: list[Any] = []
+
+    def interrupt_the_second(*arguments: Any) -> Any:
+        pages.append(rows(*arguments))
+        if len(pages) == 2:
+            raise KeyboardInterrupt
+        return pages[0]
+
+    monkeypatch.setattr(importing, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(importing, "_page", interrupt_the_second)
+    arguments = ["import", str(tmp_path / "new.db"), str(home_made), "--from", "npy", "--model-name", "fake"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 130
+    told = "1 vectors, 1 documents and 0 texts that came before it are stored, and running it again stores the rest"
+    assert result.stderr.splitlines()[-1] == f"embstore: error: interrupted; {told}"
 
 
 def test_merge_takes_a_library_or_a_file(tmp_path: Path, encoder: CountingEncoder) -> None:

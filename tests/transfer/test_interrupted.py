@@ -65,8 +65,11 @@ def test_an_import_that_is_interrupted_is_finished_by_the_next(cache: EmbeddingC
             yield importing.SourceRow(doc_id, content_hash(TEXTS[row]), vector, doc_id)
 
     owner = importing.Owner.of(cache, None, "fake", None, "document")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         importing.import_rows(cache, "rows", owner, texts(), total=None, progress=None)
+    (told,) = caught.value.__notes__
+    assert told.startswith("6 vectors, 6 documents and 0 texts")
+    assert told.endswith("running it again stores the rest")
     assert (len(cache), cache.verify()) == (6, [])
     report = transfer.import_matrix(cache, encoder.vectors(TEXTS), IDS, TEXTS, model_name="fake")
     assert (report.n_stored, report.n_present, report.n_documents) == (4, 6, 4)
