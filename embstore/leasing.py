@@ -194,8 +194,8 @@ class LeasedRows:
     def _claim(self) -> None:
         """Claim what is next of the rows that wait, and see which of them others have, or have stored."""
         some = [self._waiting.popleft() for _ in range(min(CLAIMS_LOOKED_AT * self._most, len(self._waiting)))]
-        if self._others_seen:
-            some = self._not_stored(some)
+        if self._others_seen:  # to look costs less than to claim
+            some = self._not_held(self._not_stored(some))
         if not some:
             return
         claimed = self._leases.claim(self._keys_of(some), self._most)
@@ -218,6 +218,11 @@ class LeasedRows:
                 return list(rows)
             found = self._store.look_up(model, self._keys_of(rows)).found
         return [rows[i] for i in np.flatnonzero(~found).tolist()]
+
+    def _not_held(self, rows: Sequence[int]) -> list[int]:
+        held = self._leases.held(self._keys_of(rows))
+        self._others += [rows[i] for i in held]
+        return _without(rows, held)
 
     def _keys_of(self, rows: Sequence[int]) -> list[bytes]:
         return [self._keys[row] for row in rows]

@@ -30,9 +30,7 @@ class SQLiteLeases:
     def claim(
         self, identity_hash: bytes, content_hashes: Sequence[bytes], *, owner: str, lease_s: float, most: int
     ) -> list[int]:
-        """See `LeaseStore.claim`; takes no write lock where others have all."""
-        if len(self.held(identity_hash, content_hashes, owner=owner)) == len(content_hashes):
-            return []
+        """See `LeaseStore.claim`."""
         with self._database.writing() as connection:
             others = _others(connection, identity_hash, content_hashes, owner)
             now = time.monotonic()

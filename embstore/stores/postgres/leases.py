@@ -79,12 +79,10 @@ class PostgresLeases:
     def claim(
         self, identity_hash: bytes, content_hashes: Sequence[bytes], *, owner: str, lease_s: float, most: int
     ) -> list[int]:
-        """See `LeaseStore.claim`; writes nothing where others have all."""
-        others = {content_hashes[i] for i in self.held(identity_hash, content_hashes, owner=owner)}
-        free = [key for key in content_hashes if key not in others]
-        mine: set[bytes] = set()
-        while free and len(mine) < most:  # again where others were faster
-            some, free = free[: most - len(mine)], free[most - len(mine) :]
+        """See `LeaseStore.claim`; where others have some, in several transactions."""
+        left, mine = content_hashes, set[bytes]()
+        while left and len(mine) < most:
+            some, left = left[: most - len(mine)], left[most - len(mine) :]
             values = (identity_hash, owner, lease_s, ByteaArray(some))
             mine.update(self._server.write(partial(_claim, values=values)))
         if not self._has_removed_ended:  # once is enough: what has ended holds nobody up
