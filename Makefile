@@ -62,6 +62,7 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python -m tests.docs_pages
 	$(BIN)/python -m zensical build --strict
+	@echo "to look at it, with its search: $(BIN)/python -m http.server --directory build/site"
 
 bench: $(READY_BENCH)
 	$(BIN)/python -m benchmarks
