@@ -172,7 +172,7 @@ def _copy(source: Path, copy: Path) -> None:
             command = [sys.executable, "-I", "-S", "-c", _COPY, str(beside), str(copy.with_name(copy.name + suffix))]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                why = done.stderr.strip().splitlines()[-1:]
+                why = done.stderr.strip().rpartition("\n")[2]
                 raise StoreError(f"{str(beside)!r} cannot be copied beside the new file: {why}", path=str(beside))
     if len(there) > 1:
         end_unfinished(copy)

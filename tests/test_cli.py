@@ -756,6 +756,34 @@ def test_an_interrupted_command_says_so_in_one_line(run: Run, database: str, mon
     assert "embstore: error: interrupted\n" in run("stats", database, exit_code=130).stderr
 
 
+@pytest.mark.parametrize(
+    ("failure", "exit_code", "said"),
+    [(RuntimeError("no memory"), 3, "no memory"), (KeyboardInterrupt(), 130, "interrupted")],
+)
+def test_what_ends_an_index_early_says_how_far_it_came(
+    run: Run,
+    fake: CountingEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    exit_code: int,
+    said: str,
+) -> None:
+    rows = [json.dumps({"id": f"{i}", "text": f"text {i}"}) for i in range(2100)]
+    Path("rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    encode = fake.encode
+
+    def failing(texts: list[str]) -> np.ndarray:
+        if "text 2050" in texts:
+            raise failure
+        return encode(texts)
+
+    monkeypatch.setattr(fake, "encode", failing)
+    told = run("index", "library", "rows.jsonl", "--model", "fake", "--index", "exact", exit_code=exit_code).stderr
+    last = told.splitlines()[-1]
+    assert said in last
+    assert last.endswith("; 2,000 documents were indexed before this; the same call again does the rest")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE convention")
 def test_a_closed_pipe_ends_a_command_quietly(here: Path, encoder: CountingEncoder) -> None:
     with EmbeddingCache("cache.db") as cache:

@@ -60,8 +60,7 @@ class CommandGroup(click.Group):
         try:
             code = super().main(*args, **kwargs) or 0
         except click.Abort as error:
-            told = getattr(error.__cause__, "__notes__", [])  # what is stored by now, of Ctrl-C in an import
-            code = _report("; ".join(["interrupted", *told]), EXIT_INTERRUPTED)
+            code = _report(_with_notes("interrupted", error.__cause__), EXIT_INTERRUPTED)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
@@ -70,7 +69,8 @@ class CommandGroup(click.Group):
             hint = f" (see {context.command_path} --help)" if context else ""
             code = _report(error.format_message() + hint, error.exit_code)
         except EmbstoreError as error:
-            code = _report(str(error), EXIT_INPUT if isinstance(error, _INPUT_ERRORS) else EXIT_FAILED)
+            is_input = isinstance(error, _INPUT_ERRORS)
+            code = _report(_with_notes(str(error), error), EXIT_INPUT if is_input else EXIT_FAILED)
         except OSError as error:
             code = _report(str(error), EXIT_FAILED)
         except Exception:
@@ -83,6 +83,11 @@ class CommandGroup(click.Group):
 def colours() -> bool | None:
     """Tell whether output may have colours: None where it may on a terminal (https://no-color.org)."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
+def _with_notes(message: str, error: BaseException | None) -> str:
+    """Add what is noted on an error: how far a command came, say."""
+    return "; ".join([message, *getattr(error, "__notes__", [])])
 
 
 def _report(message: str, code: int) -> int:
