@@ -87,7 +87,9 @@ def test_a_function_needs_a_name_and_what_cannot_be_called_is_refused(cache: Emb
 
 
 def test_what_a_hosted_model_is_asked_for_is_in_its_identity_and_no_secret() -> None:
-    embedder = Embedder("openai/small", dimensions=4, api_base="http://here", api_key="secret", timeout=3, extra=[1])
+    secrets = {"api_key": "secret", "aws_secret_access_key": "secret", "azure_ad_token": "secret", "Authorization": "x"}
+    address = "http://user:secret@here/?key=secret"
+    embedder = Embedder("openai/small", dimensions=4, api_base=address, timeout=3, extra=[1], **secrets)
     assert DspyEncoder(embedder).identity("query") == ModelIdentity.of(
         "openai/small", {"dimensions": 4, "api_base": "http://here", "extra": "[1]"}
     )

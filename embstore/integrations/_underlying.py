@@ -102,7 +102,12 @@ def _found(underlying: Any, role: Role) -> Iterator[tuple[str, Setting]]:
 def _scalar(key: str, name: str, value: Any) -> Iterator[tuple[str, Setting]]:
     value = value.value if isinstance(value, Enum) else value
     if isinstance(value, str) and name in ADDRESSES:
-        parts = urlsplit(value)
-        value = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"  # without a password
+        value = without_secrets(value)
     if isinstance(value, str | int | float):
         yield key, value
+
+
+def without_secrets(address: str) -> str:
+    """Give an address as it may be stored: without user, password and query."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"

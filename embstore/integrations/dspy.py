@@ -15,9 +15,11 @@ from embstore.encoders.callables import CallableEncoder
 from embstore.errors import InvalidInputError
 from embstore.identity import Role, Setting
 from embstore.integrations._owning import OwnsCache, opened
+from embstore.integrations._underlying import ADDRESSES, without_secrets
 
-# What is no part of an identity: secrets, and what says how a request is sent and not what is asked for.
-LEFT_OUT = ("api_key", "extra_headers", "headers", "max_retries", "num_retries", "timeout")
+# What is no part of an identity, which is stored: secrets, and what says how a request is sent, not what is asked for.
+LEFT_OUT = ("client", "extra_headers", "headers", "max_retries", "num_retries", "timeout")
+SECRETS = ("auth", "credential", "key", "password", "secret", "token")
 
 
 class CachedEmbedder(OwnsCache):
@@ -90,7 +92,11 @@ class DspyEncoder(CallableEncoder):
         return self.model.model if isinstance(self.model.model, str) else None
 
     def _settings(self, role: Role) -> Mapping[str, Setting]:
-        asked = {key: value for key, value in self.model.default_kwargs.items() if key not in LEFT_OUT}
+        asked = {
+            key: without_secrets(value) if key in ADDRESSES and isinstance(value, str) else value
+            for key, value in self.model.default_kwargs.items()
+            if key not in LEFT_OUT and not any(secret in key.lower() for secret in SECRETS)
+        }
         plain = (str, int, float, bool, type(None))
         return {key: value if isinstance(value, plain) else json.dumps(value) for key, value in asked.items()}
 
