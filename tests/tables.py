@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,14 @@ def dump(location: str | Path) -> dict[str, list[Row]]:
     """Every row of every table, in the order of the columns' values."""
     if not is_url(location):
         return files.dump(Path(location))
-    return {
-        table: sorted(rows(location, f"SELECT * FROM {table}"), key=repr) for (table,) in rows(location, TABLES_THERE)
-    }
+    return _of_tables(str(location), "*", key=repr)
 
 
 def state(location: str | Path) -> bytes | dict[str, list[Row]]:
     """What is another after anything was written, also where it was the same again: bytes, or versions of rows."""
     if not is_url(location):
         return Path(location).read_bytes()
-    found = rows(location, TABLES_THERE)
-    return {table: sorted(rows(location, f"SELECT ctid::text, xmin::text FROM {table}")) for (table,) in found}
+    return _of_tables(str(location), "ctid::text, xmin::text")
 
 
 def change(location: str | Path, sql: str, *parameters: Any) -> None:
@@ -79,6 +76,14 @@ def writers_held(location: str | Path) -> Iterator[None]:
 def without_password(location: str) -> str:
     """A location as it is told to anybody."""
     return re.sub(r"(?<=//)([^:/@]+):[^@]*@", r"\1@", location)
+
+
+def _of_tables(url: str, columns: str, key: Callable[[Row], object] | None = None) -> dict[str, list[Row]]:
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        names = [name for (name,) in connection.execute(TABLES_THERE)]
+        return {name: sorted(connection.execute(f"SELECT {columns} FROM {name}"), key=key) for name in names}
 
 
 def _in_percents(sql: str) -> str:

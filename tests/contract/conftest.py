@@ -13,16 +13,22 @@ import pytest
 
 from embstore import EmbeddingCache
 from embstore.identity import Dtype
-from tests.postgres import new_schema
+from tests.postgres import Schemas
 
 NewLocation = Callable[[], AbstractContextManager[str]]
 NewCache = Callable[..., AbstractContextManager[EmbeddingCache]]
 
 
-@pytest.fixture(params=["sqlite"], scope="module")
+@pytest.fixture(params=["sqlite", "postgres"], scope="module")
 def store_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
+
+
+@pytest.fixture(scope="session")
+def schemas(postgres_server_url: str) -> Iterator[Schemas]:
+    with contextlib.closing(Schemas(postgres_server_url)) as schemas:
+        yield schemas
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,8 @@ def new_location(store_kind: str, request: pytest.FixtureRequest) -> Iterator[Ne
     with pytest.MonkeyPatch.context() as patch:
         # What opens a store again goes by its location, which does not tell the password.
         patch.setenv("PGPASSWORD", urlsplit(url).password or "")
-        yield lambda: new_schema(url)
+        schemas: Schemas = request.getfixturevalue("schemas")
+        yield schemas.one
 
 
 @pytest.fixture(scope="module")

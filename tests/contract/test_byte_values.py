@@ -100,12 +100,12 @@ def test_nothing_to_write_takes_no_lock(location: str, values: ByteStore) -> Non
         assert values.mdelete(["not there"]) == 0
 
 
-@pytest.mark.parametrize("damage", ["value = x'00'", "checksum = checksum + 1", "key = 'b'"])
+@pytest.mark.parametrize("damage", ["value = ?", "checksum = checksum + 1", "key = 'b'"])
 def test_a_damaged_value_is_none_and_verify_names_it(damage: str, location: str) -> None:
     with EmbeddingCache(location) as cache:
         values = cache.store.byte_values
         values.mset({"a": b"1", "c": b"3"})
-        change(location, f"UPDATE byte_values SET {damage} WHERE key = 'a'")
+        change(location, f"UPDATE byte_values SET {damage} WHERE key = 'a'", *[b"\0"] * damage.count("?"))
         assert values.mget(["a", "b", "c"]) == [None, None, b"3"]
         (problem,) = cache.verify()
         assert problem.table == "byte_values"

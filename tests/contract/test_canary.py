@@ -15,7 +15,7 @@ from embstore.canary import CANARY_TEXT, ModelGuard, encode_canary
 from embstore.encoders import as_encoder
 from embstore.stores.base import StoredModel
 from tests.fakes import CountingEncoder, QueryEncoder
-from tests.tables import dump
+from tests.tables import dump, rows
 
 USES: dict[str, Callable[[EmbeddingCache, CountingEncoder], Any]] = {
     "a hit": lambda cache, encoder: cache.get("a", "text", encoder),
@@ -363,4 +363,4 @@ def test_the_role_decides_which_vectors_the_canary_is_compared_with(cache: Embed
 
 
 def canaries(location: str) -> list[tuple[bytes]]:
-    return [(row[5],) for row in dump(location)["models"]]
+    return rows(location, "SELECT canary FROM models")

@@ -305,12 +305,10 @@ def test_a_damaged_row_is_recomputed_and_mended(location: str, encoder: Counting
     with EmbeddingCache(location, dtype="float16") as cache:
         given = cache.get_many(IDS, TEXTS, encoder)
         encoder.calls.clear()
-        for value in (
-            "CAST(x'ff' || substr(vector, 2) AS BLOB)",
-            "CAST(vector || vector AS BLOB)",
-        ):  # as long as float32 is
+        stored = encoder.vector("text 3").astype("<f2").tobytes()
+        for value in (b"\xff" + stored[1:], stored + stored):  # as long as float32 is
             vector_id = "SELECT vector_id FROM documents WHERE doc_id = 'doc 3'"
-            change(location, f"UPDATE vectors SET vector = {value} WHERE vector_id = ({vector_id})")
+            change(location, f"UPDATE vectors SET vector = ? WHERE vector_id = ({vector_id})", value)
             assert [problem.table for problem in cache.verify()] == ["vectors"]
             with pytest.raises(DamagedStoreError, match="'doc 3'"):
                 cache.matrix("fake")

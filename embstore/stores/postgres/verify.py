@@ -10,9 +10,8 @@ from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
-import psycopg
 
-from embstore.errors import EmbstoreError
+from embstore.errors import DamagedStoreError, EmbstoreError, NewerStoreError, NotAStoreError
 from embstore.formats import STORED_DTYPES
 from embstore.stores.base import Problem, StoredModel
 from embstore.stores.postgres import byte_values, collections, migrating, models, text_rows, usage_rows, vectors
@@ -101,7 +100,7 @@ class PostgresVerify:
         for check in CHECKS:
             try:
                 found += check(self._server)
-            except (psycopg.DataError, EmbstoreError) as error:
+            except (DamagedStoreError, NewerStoreError, NotAStoreError) as error:
                 found.append(Problem(check.__name__.lstrip("_"), "", f"cannot be read: {error}"))
         return found
 
