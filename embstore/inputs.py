@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -104,21 +103,6 @@ def check_count(value: int, name: str, *, least: int = 1) -> int:
     if value < least:
         raise InvalidInputError(f"{name} is {value}; it must be at least {least}")
     return value
-
-
-def check_seconds(value: object, name: str) -> float:
-    """Give a number of seconds to wait.
-
-    Raises
-    ------
-    InvalidTypeError, InvalidInputError
-        It is no number, or negative or not finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTypeError(f"{name} is {type(value).__name__}, not a number of seconds: {value!r:.80}")
-    if not 0 <= value < math.inf:
-        raise InvalidInputError(f"{name} is {value}; give a number of seconds, 0 or more")
-    return float(value)
 
 
 def check_shard(shard: tuple[int, int] | None) -> tuple[int, int] | None:

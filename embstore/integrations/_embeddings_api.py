@@ -10,8 +10,9 @@ import weakref
 from typing import Any
 
 from embstore.errors import EncoderError, MissingExtraError
-from embstore.inputs import check_count, check_seconds
+from embstore.inputs import check_count
 from embstore.integrations._embeddings_answer import read_vectors, retry_after_s, shown
+from embstore.seconds import check_seconds
 
 BACKOFF_S = 0.5
 

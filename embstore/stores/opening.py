@@ -25,7 +25,7 @@ from embstore.errors import (
     StorePathError,
     UnsafeStoreError,
 )
-from embstore.inputs import check_seconds
+from embstore.seconds import check_seconds
 from embstore.stores import schema
 from embstore.stores.committing import CommittedError, confirmed, immediate
 from embstore.stores.companions import check_companions
