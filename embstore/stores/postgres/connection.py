@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 # Together with what follows, one message to the server; a setting lasts as long as the transaction, as a pooler may
 # lend the next one another connection.
-BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock_ms}"
 BEGIN_MIGRATING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {lock_ms}"
 BEGIN_WRITING = f"{BEGIN_MIGRATING}; SELECT max(version) FROM embstore_migrations"
 
@@ -106,7 +106,14 @@ class Server(Transactions):
         raise self._our_error(failed) from failed
 
     def fetch(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
-        """Give the rows of one statement, which is its own transaction where the thread is in none."""
+        """Give the rows of one statement."""
+        return self.read(lambda connection: connection.execute(statement, values, binary=True).fetchall())
+
+    def fetch_at_once(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        """Give the rows of one statement, in one message instead of three.
+
+        It waits as long as it takes for somebody who has locked a whole table, as few do who administer the server.
+        """
         block = self._block()
         if block is not None:
             return block.connection.execute(statement, values, binary=True).fetchall()
@@ -146,7 +153,6 @@ class Server(Transactions):
         self._passengers.append(passenger)
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
-        begin = begin.format(lock_ms=max(1, int(self.timeout_s * 1000)))
         with contextlib.ExitStack() as along, self._transaction(begin, is_writing=True) as connection:
             write_along = [along.enter_context(passenger.going_along()) for passenger in self._passengers]
             given = work(connection)

@@ -23,6 +23,10 @@ _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _inherited: list[Connection] = []  # of the parent, which is still using them
 
 
+class NoneFreeError(Exception):
+    """All connections of a pool are lent, for longer than somebody waits."""
+
+
 class Pool:
     """Connections to one server.
 
@@ -52,13 +56,13 @@ class Pool:
 
         Raises
         ------
-        TimeoutError
+        NoneFreeError
             All are lent for longer than that.
-        psycopg.Error
+        StoreError
             A new one cannot be made.
         """
         if not self._free.acquire(timeout=timeout_s):
-            raise TimeoutError
+            raise NoneFreeError
         try:
             while True:
                 with self._lock:

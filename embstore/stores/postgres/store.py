@@ -116,7 +116,7 @@ class PostgresStore(PostgresUpkeep, PostgresBulk):
         model, model_checksum = self._found.get(identity, (None, 0))
         if model is None:
             return None
-        rows = self._server.fetch(documents.FIND_ONE, (model.model_id, stored(collection), stored(doc_id)))
+        rows = self._server.fetch_at_once(documents.FIND_ONE, (model.model_id, stored(collection), stored(doc_id)))
         if len(rows) != 1:
             return None
         checksum_now, doc_checksum, checksum, blob = rows[0]

@@ -13,7 +13,7 @@ import psycopg
 
 from embstore.errors import StoreClosedError, StoreError, TooManyConnectionsError, UnconfirmedWriteError
 from embstore.stores.postgres.connecting import Connector
-from embstore.stores.postgres.pool import Connection, Pool
+from embstore.stores.postgres.pool import Connection, NoneFreeError, Pool
 from embstore.stores.postgres.schema import check_known
 from embstore.stores.postgres.server_errors import is_lost, translated
 from embstore.stores.postgres.url import ServerUrl
@@ -57,7 +57,7 @@ class Transactions:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str, *, is_writing: bool) -> Iterator[Connection]:
-        connection = self._begin(begin)
+        connection = self._begin(begin.format(lock_ms=max(1, int(self.timeout_s * 1000))))
         outer, pid = self._block(), os.getpid()
         self._local.block = _Block(connection, is_writing, pid)
         try:
@@ -128,7 +128,7 @@ class Transactions:
             raise self._closed_error()
         try:
             return self._pool.take(self.timeout_s)
-        except TimeoutError:
+        except NoneFreeError:
             raise TooManyConnectionsError(
                 f"all {self._url.pool_size} connections of this cache to {self.location!r} were in use for longer than "
                 f"{self.timeout_s:g} s; give a larger pool_size= in its URL, or use fewer threads",
