@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import settings
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, SemanticSearchEngine
 from tests.fakes import CountingEncoder
 from tests.faults.tally import TALLY, Reporter, Tally
-from tests.postgres import NoServerError, Server, SharedServer, new_schema, own_server, programs
+from tests.postgres import NoServerError, Schemas, Server, SharedServer, new_schema, own_server, programs
 
 # A machine that is busy with other tests fails none of these.
 settings.register_profile("embstore", deadline=None)
@@ -65,6 +66,13 @@ def postgres_url(postgres_server_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def schemas(postgres_server_url: str) -> Iterator[Schemas]:
+    """Schemas of that server for many tests, whose tables stay and lose their rows in between."""
+    with contextlib.closing(Schemas(postgres_server_url)) as schemas:
+        yield schemas
+
+
 @pytest.fixture
 def own_postgres() -> Iterator[Server]:
     """A server of the test's own, to stop and to start."""
@@ -82,9 +90,18 @@ def library(tmp_path: Path) -> Path:
     return tmp_path / "library"
 
 
-@pytest.fixture(params=["direct", "cached", "exact"])
+@pytest.fixture(params=["direct", "cached", "exact", "server"])
 def engine(request: pytest.FixtureRequest, library: Path, encoder: CountingEncoder) -> Iterator[SemanticSearchEngine]:
     """Engines with and without a cache, on Chroma and on the exact index, for what they have in common."""
+    if request.param == "server":
+        with (
+            request.getfixturevalue("schemas").one() as url,
+            EmbeddingCache(url) as cache,
+            CachedSemanticSearchEngine(encoder, path=library, index="exact", cache=cache) as engine,
+        ):
+            yield engine
+            assert cache.verify() == []
+        return
     if request.param != "exact":
         pytest.importorskip("chromadb", reason="needs the extra chroma")
     kind = SemanticSearchEngine if request.param == "direct" else CachedSemanticSearchEngine

@@ -25,12 +25,6 @@ def store_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(scope="session")
-def schemas(postgres_server_url: str) -> Iterator[Schemas]:
-    with contextlib.closing(Schemas(postgres_server_url)) as schemas:
-        yield schemas
-
-
 @pytest.fixture(scope="module")
 def new_location(store_kind: str, request: pytest.FixtureRequest) -> Iterator[NewLocation]:
     """Where a store is to be that is gone after a block: a file, or an empty schema of a server."""
