@@ -82,6 +82,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Package would be ignored" not in done.stdout + done.stderr
     (built,) = out.glob("*.whl")
     return built
 
@@ -135,7 +136,8 @@ def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_every_module_the_migrations_the_parts_of_pages_and_the_type_marker(wheel: Path) -> None:
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "embstore").rglob("*") if file.is_file()}
     wanted = {name for name in files if name.endswith((".py", ".html", ".css", ".js", "/py.typed"))}
-    migrations = {f"embstore/_migrations/{file.name}" for file in (ROOT / "migrations").glob("*.py")}
+    written = [file for file in (ROOT / "migrations").rglob("*") if file.suffix in (".py", ".sql")]
+    migrations = {f"embstore/_migrations/{file.relative_to(ROOT / 'migrations').as_posix()}" for file in written}
     assert "embstore/_migrations/migrations.py" in migrations
     assert "embstore/py.typed" in wanted
     with zipfile.ZipFile(wheel) as archive:
