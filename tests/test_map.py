@@ -301,7 +301,7 @@ def test_a_missing_extra_says_how_to_get_it(drawn: Path, tmp_path: Path, monkeyp
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(MissingExtraError, match=r'pip install "embstore\[map\]"'):
         map_module.read_plotly()
-    monkeypatch.undo()
+    # Where both are missing, the extra that brings both is named.
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
     with pytest.raises(MissingExtraError, match=r'pip install "embstore\[umap\]"'):
         draw_map(drawn.parent / "library", tmp_path / "map.html", method="umap")

@@ -99,9 +99,9 @@ def draw_map(
     check_method(method)
     check_count(text_chars, "text_chars")
     file = check_target(target)
-    plotly = read_plotly()
     if method == "umap":
-        import_umap()
+        import_umap()  # first: its extra brings plotly too
+    plotly = read_plotly()
     documents = read_documents(path, collection=collection, model_name=model_name)
     columns = columns_of(documents.metadatas, color_by)
     projected = project(documents.vectors, method)
