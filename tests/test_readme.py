@@ -74,8 +74,19 @@ def test_the_python_of_shorter_vectors_encodes_as_often_as_it_says(
     assert capsys.readouterr().out.split() == ["2", "0", "0"]
 
 
+def test_the_python_of_many_machines_shares_a_server(
+    folder: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = blocks("python")[3]
+    assert code.count("postgresql://me@db.example.org/vectors") == 1
+    code = code.replace("postgresql://me@db.example.org/vectors", postgres_url)
+    for _ in range(2):
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        assert capsys.readouterr().out.split() == ["2", "64"]
+
+
 def test_every_python_block_is_run_here() -> None:
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
 
 
 def test_the_commands_of_embstore_work(folder: Path) -> None:
