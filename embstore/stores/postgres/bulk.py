@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
+from embstore.background import Background
 from embstore.codec import VECTOR_DTYPE, Vectors, as_vectors
 from embstore.errors import InvalidInputError, UnknownDocumentError
-from embstore.formats import STORED_DTYPES
-from embstore.stores import shards
 from embstore.stores.base import StoredModel
 from embstore.stores.postgres import documents, models
-from embstore.stores.postgres.copied import COLUMNS, Block, copy_block, select_block
+from embstore.stores.postgres.copied import COLUMNS, Block, copy_block, copy_blocks, select_block
 from embstore.stores.postgres.pool import Connection
-from embstore.stores.postgres.server_errors import FEATURE_NOT_SUPPORTED
+from embstore.stores.postgres.server_errors import FEATURE_NOT_SUPPORTED, TOO_LARGE, UNDEFINED_FUNCTION
+from embstore.stores.postgres.spans import Place, Span, extent, rows_at_once
 from embstore.stores.postgres.strings import stored
 from embstore.stores.postgres.vacuum import PostgresVacuum
 from embstore.stores.shards import Shard
 from embstore.truncation import truncated
-
-ROWS_AT_ONCE = 8192
-BYTES_AT_ONCE = 2**25  # of vectors in a block
-
-# The second bound on vector_id is for the planner: it derives no inequality from the equality of the join.
-PAGE = SQL(
-    """
-SELECT {columns}
-FROM documents
-LEFT JOIN vectors ON vectors.vector_id = documents.vector_id AND vectors.vector_id >= {first_id}
-WHERE documents.model_id = {model_id} AND documents.vector_id BETWEEN {first_id} AND {last_id}
-    AND (documents.vector_id, documents.collection, documents.doc_id) > ({first_id}, {collection}, {doc_id}){scope}
-ORDER BY documents.vector_id, documents.collection, documents.doc_id
-LIMIT {limit}
-"""
-)
-IN_COLLECTION = SQL(" AND documents.collection = {}")
-IN_SHARD = SQL(" AND documents.vector_id / {} % {} = {}")
 
 SOME = SQL(
     """
@@ -50,28 +31,6 @@ LEFT JOIN vectors ON vectors.vector_id = documents.vector_id
 WHERE documents.model_id = {model_id} AND documents.collection = {collection} AND documents.doc_id = ANY({doc_ids})
 """
 )
-
-EXTENT = """
-SELECT count(*), max(vector_id)
-FROM documents
-WHERE model_id = %s
-"""
-
-EXTENT_OF_COLLECTION = f"{EXTENT} AND collection = %s"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a page begins: after this document; ids are never negative, and no doc_id is empty."""
-
-    vector_id: int = 0
-    collection: str = ""
-    doc_id: str = ""
-
-    @classmethod
-    def after(cls, block: Block) -> Place:
-        """Give where the page after a block begins."""
-        return cls(int(block.vector_ids[-1]), block.collections[-1], block.doc_ids[-1])
 
 
 class PostgresBulk(PostgresVacuum):
@@ -96,39 +55,68 @@ class PostgresBulk(PostgresVacuum):
         self, model: StoredModel, *, collection: str | None, batch_rows: int, shard: Shard | None = None
     ) -> Iterator[tuple[list[str], Vectors]]:
         """See `Store.pages`."""
-        _, last_id = self._server.read(lambda connection: extent(connection, model, collection))
-        place = Place()
-        while True:
-
-            def read(connection: Connection, place: Place = place) -> Block:
-                now = models.as_now(connection, model)
-                select = page_after(place, last_id, now, collection, batch_rows, shard)
-                block = self._read_block(connection, select, now)
-                block.check(now)
-                return block
-
-            block = self._server.read(read)
-            if len(block):
-                yield block.doc_ids, as_vectors(block.values)
-                place = Place.after(block)
-            if len(block) < batch_rows:
-                return
+        n_documents, last_id = self._server.read(lambda connection: extent(connection, model, collection))
+        span = Span(last_id, collection, shard, min(batch_rows, max(1, n_documents)))
+        place, n_read = Place(), span.n_rows
+        while n_read == span.n_rows:
+            read = partial(self._read_span, model=model, span=span, place=place, dim=None)
+            doc_ids, vectors, place = self._server.read(read)
+            n_read = len(doc_ids)
+            if n_read:
+                yield doc_ids, vectors
 
     def _read_all(
         self, connection: Connection, model: StoredModel, collection: str | None, dim: int | None
     ) -> tuple[list[str], Vectors]:
         n_documents, last_id = extent(connection, model, collection)
-        vectors = np.empty((n_documents, model.dim if dim is None else dim), dtype=VECTOR_DTYPE)
-        doc_ids: list[str] = []
-        place, n_rows = Place(), rows_at_once(model)
-        while len(doc_ids) < n_documents:
-            select = page_after(place, last_id, model, collection, n_rows, None)
-            block = self._read_block(connection, select, model)
-            block.check(model)
-            vectors[len(doc_ids) : len(doc_ids) + len(block)] = _cut(block, dim)
-            doc_ids += block.doc_ids
-            place = Place.after(block)
+        span = Span(last_id, collection, None, n_documents)
+        if n_documents > rows_at_once(model) and self._can_copy is not False:
+            try:
+                with connection.transaction():
+                    read = self._read_together(connection, model, span, dim)
+                if read is not None:
+                    return read
+            except psycopg.Error as error:
+                if error.sqlstate not in (FEATURE_NOT_SUPPORTED, UNDEFINED_FUNCTION, TOO_LARGE):
+                    raise
+        doc_ids, vectors, _ = self._read_span(connection, model, span, Place(), dim)
         return doc_ids, vectors
+
+    def _read_together(
+        self, connection: Connection, model: StoredModel, span: Span, dim: int | None
+    ) -> tuple[list[str], Vectors] | None:
+        """Read all of a span by one statement, where rows are as sound ones are; what has come is checked meanwhile."""
+        vectors = np.empty((span.n_rows, model.dim if dim is None else dim), dtype=VECTOR_DTYPE)
+        doc_ids: list[str] = []
+        is_whole = True
+        with Background() as background:
+            for block in copy_blocks(connection, span.together(model), model):
+                if block is None or len(doc_ids) + len(block) > span.n_rows:
+                    is_whole = False  # and what still comes is let by
+                elif is_whole and len(block):
+                    background.submit(partial(_put, block, model, vectors, len(doc_ids), dim))
+                    doc_ids += block.doc_ids
+            background.wait()
+        return (doc_ids, vectors) if is_whole and len(doc_ids) == span.n_rows else None
+
+    def _read_span(
+        self, connection: Connection, model: StoredModel, span: Span, place: Place, dim: int | None
+    ) -> tuple[list[str], Vectors, Place]:
+        """Read documents after a place, and tell where the next ones begin; a block is checked while another comes."""
+        model = models.as_now(connection, model)
+        vectors = np.empty((span.n_rows, model.dim if dim is None else dim), dtype=VECTOR_DTYPE)
+        doc_ids: list[str] = []
+        with Background() as background:
+            while len(doc_ids) < span.n_rows:
+                n_rows = min(rows_at_once(model), span.n_rows - len(doc_ids))
+                block = self._read_block(connection, span.page_after(place, model, n_rows), model)
+                if not len(block):
+                    break
+                background.submit(partial(_put, block, model, vectors, len(doc_ids), dim))
+                doc_ids += block.doc_ids
+                place = Place.after(block)
+            background.wait()
+        return doc_ids, vectors[: len(doc_ids)], place
 
     def _read_some(
         self,
@@ -170,7 +158,7 @@ class PostgresBulk(PostgresVacuum):
             try:
                 block = copy_block(connection, select, model)
             except psycopg.Error as error:
-                if error.sqlstate != FEATURE_NOT_SUPPORTED:
+                if error.sqlstate not in (FEATURE_NOT_SUPPORTED, UNDEFINED_FUNCTION):
                     raise
                 connection.execute("ROLLBACK TO SAVEPOINT copying")
                 self._can_copy = False
@@ -179,40 +167,6 @@ class PostgresBulk(PostgresVacuum):
                 self._can_copy = True
                 return block
         return (copy_block if self._can_copy else select_block)(connection, select, model)
-
-
-def extent(connection: Connection, model: StoredModel, collection: str | None) -> tuple[int, int]:
-    """Count the documents of a model, and give the highest vector_id that one points at, 0 where there are none."""
-    values: tuple[Any, ...] = (model.model_id,)
-    if collection is None:
-        rows = connection.execute(EXTENT, values, binary=True).fetchall()
-    else:
-        rows = connection.execute(EXTENT_OF_COLLECTION, (*values, stored(collection)), binary=True).fetchall()
-    return rows[0][0], rows[0][1] or 0
-
-
-def page_after(
-    place: Place, last_id: int, model: StoredModel, collection: str | None, n_rows: int, shard: Shard | None
-) -> Composed:
-    """Give the statement for a page of documents, in the order in which their vectors are stored."""
-    scope = SQL("") if collection is None else IN_COLLECTION.format(Literal(stored(collection)))
-    if shard is not None:
-        scope += IN_SHARD.format(Literal(shards.BLOCK_ROWS), Literal(shard[1]), Literal(shard[0]))
-    return PAGE.format(
-        columns=COLUMNS,
-        model_id=Literal(model.model_id),
-        first_id=Literal(place.vector_id),
-        last_id=Literal(last_id),
-        collection=Literal(stored(place.collection)),
-        doc_id=Literal(stored(place.doc_id)),
-        scope=scope,
-        limit=Literal(n_rows),
-    )
-
-
-def rows_at_once(model: StoredModel) -> int:
-    """Tell how many rows make a block."""
-    return min(ROWS_AT_ONCE, max(1, BYTES_AT_ONCE // (model.dim * STORED_DTYPES[model.dtype].itemsize)))
 
 
 def _of(doc_ids: Sequence[str], model: StoredModel, collection: str) -> Composed:
@@ -234,6 +188,12 @@ def _check_same(first_of: dict[str, tuple[str, int]], block: Block) -> None:
                 f"say which with collection=",
                 doc_id=doc_id,
             )
+
+
+def _put(block: Block, model: StoredModel, vectors: Vectors, start: int, dim: int | None) -> None:
+    """Check a block, and put its vectors where they belong."""
+    block.check(model)
+    vectors[start : start + len(block)] = _cut(block, dim)
 
 
 def _cut(block: Block, dim: int | None) -> Vectors:

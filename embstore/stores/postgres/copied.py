@@ -1,13 +1,15 @@
-"""Rows of documents with their vectors, as a server sends them: blocks of them laid out at once.
+"""Rows of documents with their vectors, as a server sends them: blocks of them put together there, laid out at once.
 
-The binary form of COPY (https://www.postgresql.org/docs/current/sql-copy.html): a signature, then of each row the
-number of its fields, and of each field its length and its bytes. Columns of one length come first, so that numpy reads
-those of many rows together; a server that refuses COPY is asked by SELECT.
+A row by itself costs a client more than all that is done with it, so a server makes one row of many: each column is a
+string of bytes. It is sent by COPY in its binary form (https://www.postgresql.org/docs/current/sql-copy.html): a
+signature, then the number of fields, and of each its length and its bytes. Where anything is not as it is with sound
+rows, and from a server that refuses COPY, rows are read one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +27,37 @@ from embstore.stores.postgres.strings import given
 from embstore.stores.postgres.vectors import as_values
 
 COLUMNS = SQL(
-    "documents.vector_id, documents.checksum, vectors.checksum, vectors.vector, documents.collection, documents.doc_id"
+    "documents.vector_id, documents.checksum AS document_checksum, vectors.checksum AS vector_checksum, "
+    "vectors.vector, documents.collection, documents.doc_id"
 )
 N_COLUMNS = 6
 
-SIGNATURE, HEADER_BYTES = b"PGCOPY\n\xff\r\n\0", 19
+# An aggregate takes the rows in the order of the query within. Texts are cut by their characters.
+TOGETHER = SQL(
+    """
+SELECT
+    int8send(count(*)),
+    string_agg(int8send(vector_id), ''),
+    string_agg(int8send(document_checksum), ''),
+    string_agg(int8send(vector_checksum), ''),
+    string_agg(int8send(octet_length(vector)), ''),
+    string_agg(int8send(length(collection)), ''),
+    string_agg(int8send(length(doc_id)), ''),
+    string_agg(collection, ''),
+    string_agg(doc_id, ''),
+    string_agg(vector, '')
+FROM ({}) AS page
+"""
+)
+N_TOGETHER = 10
+
+HEADER_BYTES = 19
 TRAILER = b"\xff\xff"
+LENGTH = struct.Struct(">i")
 
 
-class NotCopiedError(Exception):
-    """What came is not one whole row a message, or a vector is missing or of another length than those of its model."""
+class NotTogetherError(Exception):
+    """What came is not one whole row, or a vector in it is missing or of another length than those of its model."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +97,25 @@ class Block:
         )
 
     @classmethod
-    def of_messages(cls, messages: Sequence[Any], model: StoredModel) -> Block:
-        """Make columns of what COPY has sent, a row each.
+    def of_fields(cls, fields: Sequence[memoryview], model: StoredModel) -> Block:
+        """Make columns of what `TOGETHER` gives.
 
         Raises
         ------
-        NotCopiedError
+        NotTogetherError
         """
-        fixed = _fixed_dtype(model)
-        try:
-            rows = np.frombuffer(b"".join([message[: fixed.itemsize] for message in messages]), dtype=fixed)
-        except ValueError as error:
-            raise NotCopiedError from error
-        lengths = {"n": N_COLUMNS, "l1": 8, "l2": 8, "l3": 8, "l4": fixed["vector"].itemsize}
-        if len(rows) != len(messages) or any((rows[name] != length).any() for name, length in lengths.items()):
-            raise NotCopiedError
-        at = fixed.itemsize
-        stops = (at + rows["l5"]).tolist()
-        if any(stop + 4 > len(message) for stop, message in zip(stops, messages, strict=True)):
-            raise NotCopiedError
-        names = [bytes(message[at:stop]) for message, stop in zip(messages, stops, strict=True)]
-        doc_ids = [str(message[stop + 4 :], "utf-8") for message, stop in zip(messages, stops, strict=True)]
-        name_of = {name: given(name.decode()) for name in set(names)}
+        numbers = [np.frombuffer(field, dtype=">i8").astype(np.int64) for field in fields[:7]]
+        (n,), vector_ids, checksums, vector_checksums, n_bytes, of_names, of_doc_ids = numbers
         dtype = STORED_DTYPES[model.dtype]
-        return cls(
-            [name_of[name] for name in names],
-            list(map(given, doc_ids)),
-            rows["vector_id"].astype(np.int64),
-            rows["checksum"].astype(np.int64),
-            rows["vector_checksum"].astype(np.int64),
-            np.ascontiguousarray(rows["vector"]).view(dtype).reshape(len(rows), model.dim),
-            np.ones(len(rows), dtype=np.bool_),
+        lengths = {*map(len, numbers[1:])}
+        if lengths != {n} or (n_bytes != model.dim * dtype.itemsize).any():
+            raise NotTogetherError
+        values = np.empty((n, model.dim), dtype=dtype)
+        values.reshape(-1).view(np.uint8)[:] = np.frombuffer(fields[9], dtype=np.uint8)
+        names, doc_ids = (
+            cut(str(field, "utf-8"), some) for field, some in zip(fields[7:9], (of_names, of_doc_ids), strict=True)
         )
+        return cls(names, doc_ids, vector_ids, checksums, vector_checksums, values, np.ones(n, dtype=np.bool_))
 
     def __len__(self) -> int:
         return len(self.doc_ids)
@@ -137,22 +147,24 @@ class Block:
             )
 
 
-def _fixed_dtype(model: StoredModel) -> np.dtype[Any]:
-    n_bytes = model.dim * STORED_DTYPES[model.dtype].itemsize
-    return np.dtype(
-        [
-            ("n", ">i2"),
-            ("l1", ">i4"),
-            ("vector_id", ">i8"),
-            ("l2", ">i4"),
-            ("checksum", ">i8"),
-            ("l3", ">i4"),
-            ("vector_checksum", ">i8"),
-            ("l4", ">i4"),
-            ("vector", np.uint8, (n_bytes,)),
-            ("l5", ">i4"),
-        ]
-    )
+def cut(together: str, lengths: npt.NDArray[np.int64]) -> list[str]:
+    """Cut texts that stand one after the other, each of so many characters.
+
+    Raises
+    ------
+    NotTogetherError
+        They are not as long together.
+    """
+    stops = np.cumsum(lengths).tolist()
+    if sum(stops[-1:]) != len(together):
+        raise NotTogetherError
+    if not stops:
+        return []
+    first = together[: stops[0]]
+    if together == first * len(stops):  # one collection, as a rule
+        return [given(first)] * len(stops)
+    texts = [together[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+    return list(map(given, texts)) if "\1" in together else texts
 
 
 def select_block(connection: Connection, select: Composed, model: StoredModel) -> Block:
@@ -166,17 +178,46 @@ def copy_block(connection: Connection, select: Composed, model: StoredModel) -> 
 
     Raises
     ------
-    psycopg.errors.FeatureNotSupported
-        The server refuses it.
+    psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFunction
+        The server cannot do that.
     """
-    statement = SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(select)
+    (block,) = copy_blocks(connection, TOGETHER.format(select), model)
+    return select_block(connection, select, model) if block is None else block
+
+
+def copy_blocks(connection: Connection, together: Composed, model: StoredModel) -> Iterator[Block | None]:
+    """Give what `TOGETHER` makes of rows, a block each; None for one that is not as those of sound rows are.
+
+    Raises
+    ------
+    psycopg.Error
+        As of the server.
+    """
+    statement = SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(together)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        messages = [memoryview(data) for data in copy]
-    if messages and bytes(messages[0][:HEADER_BYTES]).startswith(SIGNATURE) and bytes(messages[-1]).endswith(TRAILER):
-        messages[0] = messages[0][HEADER_BYTES:]
-        messages[-1] = messages[-1][: -len(TRAILER)]
-        try:
-            return Block.of_messages([message for message in messages if len(message)], model)
-        except NotCopiedError:
-            pass
-    return select_block(connection, select, model)
+        is_first = True
+        for message in copy:
+            row = memoryview(message)
+            if is_first:
+                row, is_first = row[HEADER_BYTES:], False
+            if len(row) > len(TRAILER):
+                try:
+                    yield Block.of_fields(_fields(row), model)
+                except NotTogetherError:
+                    yield None
+
+
+def _fields(row: memoryview) -> list[memoryview]:
+    """Take a row apart; the last one may have what ends all rows behind it."""
+    at, fields = 2, []
+    try:
+        for _ in range(N_TOGETHER):
+            (length,) = LENGTH.unpack_from(row, at)
+            at += LENGTH.size
+            fields.append(row[at : at + max(0, length)])  # -1 for NULL, of no rows
+            at += max(0, length)
+    except struct.error as error:
+        raise NotTogetherError from error
+    if row[at:] not in (b"", TRAILER):
+        raise NotTogetherError
+    return fields
