@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,22 @@ def test_only_a_page_of_ours_is_replaced(drawn: Path, tmp_path: Path) -> None:
     for _ in range(2):
         draw_map(library, target)
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders, and links need a right")
+def test_what_is_no_file_stays_and_a_link_leads_to_the_page_still(drawn: Path, tmp_path: Path) -> None:
+    """A device is no file either: root drew a page in the place of /dev/null."""
+    library = drawn.parent / "library"
+    os.mkfifo(tmp_path / "pipe")
+    for target in ("pipe", "."):
+        with pytest.raises(TargetError, match="is there, and no file; name another"):
+            draw_map(library, tmp_path / target)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "latest.html").symlink_to("map.html")
+    for _ in range(2):
+        draw_map(library, tmp_path / "latest.html")
+    assert (tmp_path / "latest.html").is_symlink()
+    assert (tmp_path / "map.html").is_file()
 
 
 def test_the_command_says_what_it_drew_and_what_it_cannot_draw(drawn: Path, tmp_path: Path) -> None:

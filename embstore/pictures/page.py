@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import uuid
 from importlib.resources import files
 from pathlib import Path
@@ -97,6 +98,8 @@ def check_target(target: str | Path) -> Path:
     try:
         if not file.parent.is_dir():
             raise TargetError(f"{str(file.parent)!r} is no folder; create it first", path=str(file))
+        if file.exists() and not file.is_file():
+            raise TargetError(f"{str(file)!r} is there, and no file; name another", path=str(file))
         if file.exists() and not _is_page(file):
             raise TargetError(f"{str(file)!r} is there, and no page of embstore; name another file", path=str(file))
     except (OSError, ValueError) as error:
@@ -105,7 +108,7 @@ def check_target(target: str | Path) -> Path:
 
 
 def write_page(file: Path, text: str) -> int:
-    """Write a page whole or not at all, in the place of one that is there.
+    """Write a page whole or not at all, in the place of one that is there; a link to it stays.
 
     Returns
     -------
@@ -117,10 +120,11 @@ def write_page(file: Path, text: str) -> int:
     TargetError
     """
     content = text.encode("utf-8", "replace")  # metadata can hold lone surrogates
-    written = file.with_name(f".{file.name[:80]}.{uuid.uuid4().hex}")
+    place = Path(os.path.realpath(file))
+    written = place.with_name(f".{place.name[:80]}.{uuid.uuid4().hex}")
     try:
         written.write_bytes(content)
-        written.replace(file)
+        written.replace(place)
     except OSError as error:
         written.unlink(missing_ok=True)
         raise _unwritable(file, error) from error
