@@ -44,7 +44,7 @@ def finite_vectors(values: Any, n: int) -> Vectors:
         Anything else that is not n finite float vectors of one length; the message says what it is.
     """
     try:
-        matrix = np.asarray(_off_device(values))
+        matrix = np.asarray(off_device(values))
     except Exception as error:  # ragged lists, other libraries' objects
         raise ValueError(f"something that is no matrix ({error})") from error
     if matrix.dtype.kind in "iub" and matrix.ndim == 2:
@@ -61,10 +61,10 @@ def finite_vectors(values: Any, n: int) -> Vectors:
     return vectors
 
 
-def _off_device(values: Any) -> Any:
+def off_device(values: Any) -> Any:
     """Bring a tensor, or a list of them, to the CPU as float32; leave anything else as it is."""
     if isinstance(values, (list, tuple)) and values and hasattr(values[0], "detach"):
-        return np.stack([np.asarray(_off_device(row)) for row in values])
+        return np.stack([np.asarray(off_device(row)) for row in values])
     if hasattr(values, "detach"):
         tensor = values.detach().cpu()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()

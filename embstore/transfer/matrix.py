@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from embstore.codec import HASH_BYTES
+from embstore.codec import HASH_BYTES, off_device
 from embstore.errors import EmbstoreError, SourceError
 from embstore.identity import Role, Setting, content_hash
 from embstore.inputs import check_texts
@@ -30,7 +30,7 @@ Named = tuple[str, Mapping[str, Any]]
 
 def import_matrix(
     cache: PutEmbeddings,
-    vectors: str | Path | npt.NDArray[Any],
+    vectors: str | Path | npt.ArrayLike,
     ids: str | Path | Iterable[str] | None = None,
     texts: Mapping[str, str] | Iterable[str] | None = None,
     *,
@@ -47,7 +47,7 @@ def import_matrix(
     ----------
     cache : EmbeddingCache
         Where everything comes to.
-    vectors : ndarray of shape (n, dim), path of a .npy file, or of the folder of an export
+    vectors : array-like of shape (n, dim), path of a .npy file, or of the folder of an export
         Of the folder, its own ids, content hashes and model are taken where none are given.
     ids : iterable of n str, or path of a file
         Of row i the i-th. In a .jsonl file a line is an object with ``id``, ``text`` or ``content_hash``, and
@@ -77,8 +77,8 @@ def import_matrix(
         vectors, ids = folder / VECTORS_NAME, folder / ROWS_NAME if ids is None else ids
         if model is None and model_name is None:
             model_name, settings = _read_model(folder / MODEL_NAME)
-    source = "the matrix" if isinstance(vectors, np.ndarray) else str(vectors)
-    matrix = vectors if isinstance(vectors, np.ndarray) else open_npy(Path(vectors))
+    source = str(vectors) if isinstance(vectors, (str, Path)) else "the matrix"
+    matrix = np.asarray(open_npy(Path(vectors)) if isinstance(vectors, (str, Path)) else _array(vectors))
     if matrix.ndim != 2:
         raise SourceError(f"{source} has the shape {matrix.shape}, and not a vector a row: (n, dim)", path=source)
     if ids is None:
@@ -97,6 +97,15 @@ def import_matrix(
             raise SourceError(f"{source} has {len(matrix)} rows, and there are {n} {what}", path=source)
     rows = _rows(source, matrix, named, texts or {}, collection)
     return import_rows(cache, source, owner, rows, total=n_ids, progress=progress)
+
+
+def _array(vectors: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(off_device(vectors))
+    except (ValueError, TypeError) as error:  # ragged lists, other libraries' objects
+        raise SourceError(
+            f"the matrix is a {type(vectors).__name__}, and no numbers ({error})", path="the matrix"
+        ) from error
 
 
 def _rows(

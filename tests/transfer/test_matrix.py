@@ -43,6 +43,14 @@ def test_a_matrix_of_numpy_with_ids_and_texts(cache: EmbeddingCache, vectors: np
 
 
 @pytest.mark.parametrize(
+    "kind", [np.ndarray.tolist, np.asmatrix, np.ndarray.__array__], ids=["list", "matrix", "array"]
+)
+def test_a_matrix_may_be_whatever_holds_numbers(cache: EmbeddingCache, vectors: np.ndarray, kind: Any) -> None:
+    import_matrix(cache, kind(vectors), IDS, TEXTS, model_name="fake")
+    check_stored(cache, vectors)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "texts"),
     [
         ("ids.txt", "a\nb\r\nc\n", dict(zip(IDS, TEXTS, strict=True))),
@@ -85,6 +93,9 @@ def nan(vectors: np.ndarray) -> np.ndarray:
         (lambda v: {"vectors": nan(v)}, "row 2: its vector is NaN"),
         (lambda v: {"vectors": v.astype(np.int8)}, "row 0: its vector is int8: quantised"),
         (lambda v: {"vectors": v[0]}, "shape"),
+        (lambda v: {"vectors": None}, "shape"),
+        (lambda v: {"vectors": [v[0], v[1][:4], v[2]]}, "no numbers"),
+        (lambda v: {"vectors": v.astype(object)}, "row 0: its vector is ndarray of dtype object"),
         (lambda v: {"vectors": v[:2]}, "2 rows, and there are 3 ids"),
         (lambda v: {"texts": TEXTS[:2]}, "3 rows, and there are 2 texts"),
         (lambda v: {"ids": ["a", "", "c"]}, "row 1: .*empty"),
