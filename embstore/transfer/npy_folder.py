@@ -16,6 +16,7 @@ from embstore.putting import PutEmbeddings
 from embstore.transfer.arrays import open_npy
 from embstore.transfer.digests import NO_TEXT, Digests, is_digest
 from embstore.transfer.importing import Owner, SourceRow, broken, import_rows
+from embstore.transfer.matrix_folder import ROWS_NAME, VECTORS_NAME
 from embstore.transfer.report import Skipped, TransferReport
 
 INDEX_NAME = "index.json"
@@ -87,6 +88,10 @@ def _index_in(folder: Path) -> Path:
         raise SourceError(f"{str(folder)!r} is no folder; give the one with the index", path=str(folder))
     if (folder / INDEX_NAME).is_file():
         return folder / INDEX_NAME
+    if (folder / ROWS_NAME).is_file() and (folder / VECTORS_NAME).is_file():
+        raise SourceError(
+            f"{str(folder)!r} is an export of embstore; take it in by import_matrix, or --from matrix", path=str(folder)
+        )
     files = sorted(folder.glob("*.json"))
     if len(files) != 1:
         told = ", ".join(file.name for file in files[:5]) or "no .json file"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embstore import EmbeddingCache, SourceError
-from embstore.transfer import Skipped, TransferReport, import_npy_folder, importing
+from embstore.transfer import Skipped, TransferReport, export_npy, import_npy_folder, importing
 from tests.fakes import CountingEncoder
 from tests.files import dump
 
@@ -200,6 +200,13 @@ def test_a_folder_without_one_index_is_refused(cache: EmbeddingCache, folder: Pa
     for missing in (folder, folder / "nowhere"):
         with pytest.raises(SourceError):
             import_npy_folder(cache, missing, model_name="fake")
+
+
+def test_what_embstore_exported_is_told_where_to_go(cache: EmbeddingCache, tmp_path: Path) -> None:
+    cache.get("a", "text", CountingEncoder())
+    export_npy(cache, tmp_path / "out", "fake")
+    with pytest.raises(SourceError, match="is an export of embstore; take it in by import_matrix, or --from matrix"):
+        import_npy_folder(cache, tmp_path / "out", model_name="fake")
 
 
 def test_float16_rounds_and_is_no_conflict(cache_path: Path, folder: Path) -> None:
