@@ -93,7 +93,10 @@ def search(
         click.get_current_context().exit(EXIT_NO)
 
 
-@main.command(epilog=_example("After a crash, or whenever in doubt:", "embstore reconcile my-library notes --repair"))
+@main.command(
+    epilog=_example("After a crash, or whenever in doubt:", "embstore reconcile my-library notes --repair"),
+    short_help="Compare an index with its cache and its files.",
+)
 @click.argument("library", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @options.with_columns

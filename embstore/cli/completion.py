@@ -17,7 +17,7 @@ Once and for all, in ~/.bashrc, in ~/.zshrc, and for fish in its own folder:
 """
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=_EPILOG, short_help="Print what makes a shell complete commands and paths.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what SHELL is to run to complete embstore's commands, options and paths."""

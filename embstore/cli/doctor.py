@@ -23,7 +23,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 _STATE_CHARS, _SUBJECT_CHARS = 8, 28
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=_EPILOG, short_help="Tell what is wrong with this installation, and in PATH.")
 @click.argument("path", required=False, type=options.PlaceType(path_type=Path))
 @options.as_json
 def doctor(path: options.Place | None, as_json: bool) -> None:

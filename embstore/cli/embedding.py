@@ -29,7 +29,7 @@ By eight workers of a cluster, into a store that they all reach:
 """
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=_EPILOG, short_help="Give each row of Parquet files the vector of its text.")
 @click.argument("files", metavar="FILES...", nargs=-1, required=True)
 @click.option("--store", required=True, metavar="STORE", help="A library, a database file, or the URL of a server.")
 @click.option("--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True)

@@ -39,7 +39,7 @@ _output = click.option(
 )
 
 
-@main.command("map", epilog=_MAP_EPILOG)
+@main.command("map", epilog=_MAP_EPILOG, short_help="Draw every document as a point on a page.")
 @options.path
 @_output
 @click.option("--color-by", metavar="KEY", help="The metadata key to colour by at first.")
@@ -90,7 +90,7 @@ def map_(
     )
 
 
-@main.command(epilog=_REPORT_EPILOG)
+@main.command(epilog=_REPORT_EPILOG, short_help="Draw what a cache holds and has saved on a page.")
 @options.path
 @_output
 @options.as_json

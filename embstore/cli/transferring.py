@@ -70,7 +70,7 @@ _EXPORTS = {
 }
 
 
-@main.command("import", epilog=_IMPORT_EPILOG)
+@main.command("import", epilog=_IMPORT_EPILOG, short_help="Take vectors from elsewhere, without encoding anything.")
 @click.argument("path", type=_place)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--from", "kind", type=click.Choice(list(_IMPORTS)), required=True, help="What SOURCE is.")
@@ -106,7 +106,7 @@ def import_(path: Place, source: Path, kind: str, dtype: Dtype, as_json: bool, *
     _print(report, as_json)
 
 
-@main.command(epilog=_MERGE_EPILOG)
+@main.command(epilog=_MERGE_EPILOG, short_help="Take all that another cache holds.")
 @click.argument("source", type=_place)
 @click.argument("target", type=_place)
 @_as_json

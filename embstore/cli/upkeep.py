@@ -40,7 +40,7 @@ Before a new version is rolled out to all that use a file:
 """
 
 
-@main.command(epilog=_BACKUP_EPILOG)
+@main.command(epilog=_BACKUP_EPILOG, short_help="Copy a database while others use it, and check the copy.")
 @options.path
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @options.as_json
@@ -112,7 +112,7 @@ def _schema_versions(place: options.Place) -> tuple[int, int]:
     return condition.read_condition(place).schema_version, schema.SCHEMA_VERSION
 
 
-@main.command(epilog=_MIGRATE_EPILOG)
+@main.command(epilog=_MIGRATE_EPILOG, short_help="Bring the tables in PATH to this schema version.")
 @options.path
 @click.option("--dry-run", is_flag=True, help="Tell which versions, and change nothing.")
 @options.as_json

@@ -28,6 +28,10 @@ def documented() -> dict[int, str]:
     return {int(code): meaning.strip() for code, _, meaning in told}
 
 
+def test_the_list_of_commands_says_each_in_a_line_that_is_whole(run: Run) -> None:
+    assert [line for line in run("--help").stdout.splitlines() if line.endswith("...")][1:] == []  # but the usage
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_each_command_has_an_example_that_it_understands(run: Run, name: str) -> None:
     told = run(name, "--help").stdout
