@@ -18,6 +18,7 @@ from embstore.transfer.report import ExportReport, Skipped, TransferReport
 from embstore.transfer.target import new_file
 
 _MODEL_KEY, _SETTINGS_KEY = b"embstore:model_name", b"embstore:settings"
+BUFFER_BYTES = 2**20
 _VECTOR_COLUMNS = ("vector", "embedding", "embeddings", "vectors")
 
 
@@ -152,7 +153,8 @@ def _import_pyarrow() -> tuple[Any, Any]:
 def _open(path: Path) -> Any:
     pyarrow, parquet = _import_pyarrow()
     try:
-        return parquet.ParquetFile(path)
+        # By small pieces: others write all rows as one group, which would be read as a whole.
+        return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (OSError, pyarrow.ArrowException) as error:
         raise SourceError(f"{str(path)!r} is no Parquet file that can be read: {error}", path=str(path)) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +71,28 @@ def test_a_matrix_with_its_texts_is_read_row_by_row(cache: EmbeddingCache, tmp_p
     files = tmp_path / "vectors.npy", tmp_path / "rows.jsonl"
     assert peak_bytes(lambda: transfer.import_matrix(cache, *files, model_name="m")) < TEXTS_BYTES / 2
     assert cache.matrix("m", doc_ids=IDS)[1].tobytes() == vectors.tobytes()
+
+
+READ = """
+import sys
+from pathlib import Path
+import pyarrow
+from embstore.transfer import parquet
+
+path, columns = Path(sys.argv[1]), {"id": "id", "text": "text", "vector": "vector"}
+assert sum(1 for _ in parquet._rows(path, parquet._open(path), columns, None)) == 8_000
+print(pyarrow.default_memory_pool().max_memory())
+"""
+
+
+def test_a_table_of_one_group_is_read_piece_by_piece(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    vectors = np.random.default_rng(0).standard_normal((8_000, DIM)).astype(np.float32)
+    ids = list(map(str, range(len(vectors))))
+    arrays = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.reshape(-1)), DIM)
+    table = pyarrow.table({"id": ids, "text": ids, "vector": arrays})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=len(ids))
+    # By another process: what this one has held counts too.
+    done = subprocess.run([sys.executable, "-c", READ, tmp_path / "t.parquet"], stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) < vectors.nbytes / 2
