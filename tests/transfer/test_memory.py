@@ -95,4 +95,4 @@ def test_a_table_of_one_group_is_read_piece_by_piece(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=len(ids))
     # By another process: what this one has held counts too.
     done = subprocess.run([sys.executable, "-c", READ, tmp_path / "t.parquet"], stdout=subprocess.PIPE, check=True)
-    assert int(done.stdout) < vectors.nbytes / 2
+    assert int(done.stdout) < vectors.nbytes  # as a whole it would be held one and a half times
