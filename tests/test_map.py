@@ -280,6 +280,19 @@ def test_only_a_page_of_ours_is_replaced(drawn: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, OSError])
+def test_a_page_that_is_not_finished_leaves_nothing(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: type[BaseException]
+) -> None:
+    def end(*_: object) -> None:
+        raise ending
+
+    monkeypatch.setattr(Path, "replace", end)
+    with pytest.raises((KeyboardInterrupt, TargetError)):
+        draw_map(drawn.parent / "library", tmp_path / "map.html")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders, and links need a right")
 def test_what_is_no_file_stays_and_a_link_leads_to_the_page_still(drawn: Path, tmp_path: Path) -> None:
     """A device is no file either: root drew a page in the place of /dev/null."""

@@ -7,6 +7,7 @@ import html
 import json
 import os
 import uuid
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,10 @@ def write_page(file: Path, text: str) -> int:
         written.write_bytes(content)
         written.replace(place)
     except OSError as error:
-        written.unlink(missing_ok=True)
         raise _unwritable(file, error) from error
+    finally:
+        with suppress(OSError):
+            written.unlink()
     return len(content)
 
 
