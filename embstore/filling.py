@@ -10,6 +10,7 @@ import numpy.typing as npt
 from embstore import claims
 from embstore.background import Background
 from embstore.canary import ModelGuard
+from embstore.codec import Vectors
 from embstore.contents import Contents, FillReport, Found
 from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
@@ -131,18 +132,22 @@ class Filling:
         """
         if not self.doc_ids:
             return None
-        with self.store.reading():
-            model = self.store.find_variant(self.identity)
-            if model is None or (model.canary is None and self.guard.enabled):
-                return None
-            vectors = self.store.read_documents(model, self.collection, self.doc_ids, content_hashes)
-        if vectors is None:
+        recorded = self.store.read(lambda: self._recorded(content_hashes))
+        if recorded is None:
             return None
+        model, vectors = recorded
         self.guard.check(self.encoder, self.role, self.identity, model, None)
         n_hits = len(set(content_hashes))
         distinct = texts if n_hits == len(texts) else dict(zip(content_hashes, texts, strict=True)).values()
         self._note_hits(model, distinct)
         return FillReport(vectors, 0, n_hits, 0.0)
+
+    def _recorded(self, content_hashes: Sequence[bytes]) -> tuple[StoredModel, Vectors] | None:
+        model = self.store.find_variant(self.identity)
+        if model is None or (model.canary is None and self.guard.enabled):
+            return None
+        vectors = self.store.read_documents(model, self.collection, self.doc_ids or (), content_hashes)
+        return None if vectors is None else (model, vectors)
 
     def _note_hits(self, model: StoredModel, texts: Collection[str]) -> None:
         self.store.note_hits(model, n_texts=len(texts), n_chars=sum(map(len, texts)))
@@ -176,12 +181,14 @@ class Filling:
 
     def _look_up(self, contents: Contents) -> Found:
         """Read what is stored, in one state of the store."""
-        with self.store.reading():
-            model = self.store.find_variant(self.identity)
-            if model is None:
-                return Found(None, VectorLookup.empty(len(contents.keys), 0), [])
-            lookup = self.store.look_up(model, contents.keys)
-            return Found(model, lookup, self._unrecorded(model, contents, lookup))
+        return self.store.read(lambda: self._found(contents))
+
+    def _found(self, contents: Contents) -> Found:
+        model = self.store.find_variant(self.identity)
+        if model is None:
+            return Found(None, VectorLookup.empty(len(contents.keys), 0), [])
+        lookup = self.store.look_up(model, contents.keys)
+        return Found(model, lookup, self._unrecorded(model, contents, lookup))
 
     def _unrecorded(self, model: StoredModel, contents: Contents, lookup: VectorLookup) -> list[tuple[str, int]]:
         """List what is new about texts whose vectors are stored: (doc_id, row), or ("", row) for a text without id."""

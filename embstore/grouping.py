@@ -88,7 +88,7 @@ class GroupStore:
                     self.leases.release(keys)
             return model, n_new
 
-        stored = self.backend.write(store)
+        stored = self.backend.write(store, again=True)
         if self.leases is not None and cost is not None:
             self.leases.forget(keys)
         return stored

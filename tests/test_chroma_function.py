@@ -278,3 +278,10 @@ else:
 """
     ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_collection_keeps_no_password_of_a_server() -> None:
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    function = EmbstoreEmbeddingFunction(Fake(), "postgresql://u:secret@h/d")
+    assert function.get_config()["path"] == "postgresql://u@h/d"
+    function.close()

@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -307,3 +308,10 @@ def test_without_the_package_the_line_that_installs_it_is_said(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "haystack", None)
     with pytest.raises(MissingExtraError, match=r'pip install "embstore\[haystack\]"'):
         import embstore.integrations.haystack  # noqa: F401
+
+
+def test_a_pipeline_keeps_no_password_of_a_server(postgres_url: str) -> None:
+    with EmbstoreTextEmbedder(FakeTextEmbedder(), postgres_url, model_name="fake") as cached:
+        kept = cached.to_dict()["init_parameters"]["cache"]
+    assert kept == cached.cache.location
+    assert urlsplit(kept).password is None

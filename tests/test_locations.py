@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embstore import EmbeddingCache, NotAFileError
-from embstore.stores.locations import absolute, file_of, folder_of, is_url
+from embstore.stores.locations import absolute, file_of, folder_of, is_url, name_of, without_secrets
 
 URL = "postgresql://somebody@db.example:5432/vectors"
 
@@ -37,3 +37,14 @@ def test_a_location_means_the_same_in_every_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert (absolute("cache.db"), absolute(URL)) == (str(tmp_path / "cache.db"), URL)
     assert (folder_of("a/cache.db"), folder_of(URL)) == (tmp_path / "a", tmp_path)
+
+
+def test_what_is_kept_of_a_location_has_no_password() -> None:
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    assert without_secrets("postgresql://u:secret@h/d?pool_size=3") == "postgresql://u@h/d?pool_size=3"
+    assert without_secrets("a/cache.db") == "a/cache.db"
+    assert without_secrets(Path("a", "cache.db")) == str(Path("a", "cache.db"))
+
+
+def test_a_database_on_a_server_has_a_name() -> None:
+    assert (name_of(URL), name_of("postgresql://h/d?x=/y"), name_of("a/cache.db")) == ("vectors", "d", "cache.db")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.statements import Statements
+from tests.statements import _SQL, Statements
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,12 +99,66 @@ def test_what_would_run_a_file_is_found(line: str) -> None:
     assert unsafe("module", line)
 
 
+# Their names of functions are those of the modules for files, which the statements are followed by.
+ON_SERVERS = "embstore.stores.postgres."
+
+# Where a name of a table is filled in, which are constants.
+FILLED_BY_TABLES = ["forgetting._forget_models", "summary._by_model", "verify._noted"]
+
+
+def of_files() -> dict[str, str]:
+    """All but the modules for servers."""
+    return {name: source for name, source in sources().items() if not name.startswith(ON_SERVERS)}
+
+
 def test_every_statement_is_written_down() -> None:
-    assert Statements(sources()).values() == [ADDED_INDEXES]
+    assert Statements(of_files()).values() == [ADDED_INDEXES]
+
+
+def quoting(source: str) -> set[str]:
+    """The constants of a module that are templates of `psycopg.sql`."""
+    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]) for node in assigned if ast.unparse(node.value).startswith("SQL(")}
+
+
+def filled_in(name: str, source: str, templates: set[str]) -> list[str]:
+    """The functions in which text is filled into a statement, rather than by `psycopg.sql`, which quotes it."""
+    tree = ast.parse(source)
+    found = set()
+    for function in ast.walk(tree):
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+            if isinstance(node, ast.JoinedStr):
+                beginning = node.values[0]
+                is_filled = isinstance(beginning, ast.Constant) and bool(_SQL.match(str(beginning.value)))
+            else:
+                template = ast.unparse(node.func).removesuffix(".format") if isinstance(node, ast.Call) else ""
+                is_filled = template.isupper() and template not in templates
+            if is_filled and isinstance(function, ast.FunctionDef):
+                found.add(f"{name}.{function.name}")
+    return sorted(found)
+
+
+def test_what_is_a_value_in_a_statement_for_a_server_is_quoted_by_psycopg() -> None:
+    modules = {name.removeprefix(ON_SERVERS): text for name, text in sources().items() if name.startswith(ON_SERVERS)}
+    templates = {template for text in modules.values() for template in quoting(text)}
+    found = [function for name, text in modules.items() for function in filled_in(name, text, templates)]
+    assert sorted(found) == FILLED_BY_TABLES
+
+
+@pytest.mark.parametrize(
+    "line", ["run(f'SELECT {name}')", "run(FIND.format(name))", "run(FIND.format(name=Literal(name)))"]
+)
+def test_what_is_filled_into_a_statement_is_found(line: str) -> None:
+    assert filled_in("m", f"FIND = 'SELECT {{name}}'\ndef f(name):\n    {line}\n", set()) == ["m.f"]
+
+
+def test_what_psycopg_fills_in_is_no_such_thing() -> None:
+    source = "FIND = SQL('SELECT {}')\ndef f(name):\n    run(FIND.format(Literal(name)))\n"
+    assert filled_in("m", source, quoting(source)) == []
 
 
 def test_sql_stands_in_the_stores_and_the_migrations() -> None:
-    assert Statements(sources()).outside("embstore.stores", "migrations") == [SQL_OF_CHROMA]
+    assert Statements(of_files()).outside("embstore.stores", "migrations") == [SQL_OF_CHROMA]
 
 
 WRITTEN = [

@@ -15,6 +15,7 @@ from embstore.errors import InvalidTypeError
 from embstore.identity import Role, Setting
 from embstore.integrations._owning import OwnsCache, opened
 from embstore.integrations._underlying import UnderlyingEncoder
+from embstore.stores.locations import without_secrets
 
 
 class EmbedderEncoder(UnderlyingEncoder):
@@ -71,7 +72,7 @@ class CachedEmbedder(OwnsCache):
     ) -> None:
         self.embedder, self._encoder = embedder, kind(embedder, model_name, model_settings)
         self.cache, self._opened = opened(cache)
-        path = str(self.cache.location if self._opened is None else cache)
+        path = self.cache.location if isinstance(cache, EmbeddingCache) else without_secrets(cache)
         self._given = {"cache": path, "model_name": model_name, "model_settings": model_settings, **options}
 
     def to_dict(self) -> dict[str, Any]:

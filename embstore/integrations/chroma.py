@@ -10,7 +10,7 @@ from typing import Any
 from embstore.cache import EmbeddingCache
 from embstore.errors import InvalidInputError, MissingExtraError
 from embstore.integrations._chroma_encoder import ChromaEncoder
-from embstore.stores.locations import absolute
+from embstore.stores.locations import absolute, without_secrets
 
 try:
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
@@ -33,7 +33,7 @@ class EmbstoreEmbeddingFunction(EmbeddingFunction[Documents]):
     underlying : EmbeddingFunction
         One that has a name and a configuration, from which a collection that is opened again builds it.
     cache : EmbeddingCache, str or Path
-        A path is opened when it is first needed, and noted in the collection as an absolute one.
+        A path is opened when it is first needed, and noted in the collection: absolute, a URL without its password.
     model_name : str, optional
         The name to store vectors under; by default the "model_name" or "model" of the configuration.
 
@@ -52,7 +52,7 @@ class EmbstoreEmbeddingFunction(EmbeddingFunction[Documents]):
         self._owns_cache = self._cache is None
         self._path = absolute(cache.location if isinstance(cache, EmbeddingCache) else cache)
         self._config = {
-            "path": self._path,
+            "path": without_secrets(self._path),
             "model_name": model_name,
             "underlying": {"config": self._encoder.config, "name": underlying.name()},
         }

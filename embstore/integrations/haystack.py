@@ -34,7 +34,7 @@ class EmbstoreTextEmbedder(CachedEmbedder):
     embedder : component
         The text embedder that embeds what is not stored; its model is loaded when it is first needed.
     cache : EmbeddingCache, str or Path
-        A path is opened, and closed by `close`. A pipeline is saved with the path.
+        A path is opened, and closed by `close`. A pipeline is saved with the path, or a URL without its password.
     model_name : str, optional
         The name to store vectors under; by default what `embedder` says in `model_name`, `model` or `model_id`.
     model_settings : dict of str to str, int, float or bool, optional

@@ -115,11 +115,15 @@ class Store(ContentStore, Protocol):
     def reading(self) -> AbstractContextManager[Any]:
         """Let the reads of a block see one state of the store."""
 
-    def write(self, work: Callable[[], T]) -> T:
+    def read(self, work: Callable[[], T]) -> T:
+        """Give what some work gives, whose reads see one state of the store; it may be called again from the start."""
+
+    def write(self, work: Callable[[], T], *, again: bool = False) -> T:
         """Give what some work gives, whose writes are one transaction, durable on return; where it raises, none is.
 
         It may be called again from the start where a server could not put it in order with what others write at once.
-        Work within other work belongs to its transaction.
+        With `again` it is so, too, where a server does not tell whether it was committed: work that changes nothing
+        where it has been done. Work within other work belongs to its transaction.
         """
 
     def find_model(self, identity: ModelIdentity) -> StoredModel | None:

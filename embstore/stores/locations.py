@@ -19,6 +19,21 @@ def absolute(location: str | Path) -> str:
     return str(location) if is_url(location) else str(Path(location).absolute())
 
 
+def without_secrets(location: str | Path) -> str:
+    """Give a location that may be shown and kept; that of a server opens where libpq finds the password by itself.
+
+    Raises
+    ------
+    InvalidInputError, MissingExtraError
+        A URL cannot be read.
+    """
+    if not is_url(location):
+        return str(location)
+    from embstore.stores.postgres.url import read_url
+
+    return read_url(str(location)).location
+
+
 def folder_of(location: str | Path) -> Path:
     """Give the folder of a file, and the current one for a server."""
     return Path.cwd() if is_url(location) else Path(location).absolute().parent

@@ -68,7 +68,12 @@ class SQLiteStore(SQLiteContents):
         """See `Store.reading`."""
         return self._database.reading()
 
-    def write(self, work: Callable[[], T]) -> T:
+    def read(self, work: Callable[[], T]) -> T:
+        """See `Store.read`."""
+        with self._database.reading():
+            return work()
+
+    def write(self, work: Callable[[], T], *, again: bool = False) -> T:
         """See `Store.write`: the work is called once, as nobody else writes meanwhile."""
         with self.writing():
             return work()

@@ -80,6 +80,7 @@ class _Listener:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        _send_at_once(client)
         with client, contextlib.suppress(Closed, OSError):
             self.serve(client)
 
@@ -100,6 +101,7 @@ class Proxy(_Listener):
     def serve(self, client: socket.socket) -> None:
         startup = _startup(client)
         with socket.create_connection(self._address) as server:
+            _send_at_once(server)
             server.sendall(startup)
             threading.Thread(target=_pump, args=(server, client), daemon=True).start()
             try:
@@ -214,6 +216,11 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         while some := source.recv(65536):
             target.sendall(some)
     _abort(target)
+
+
+def _send_at_once(sock: socket.socket) -> None:
+    """Wait for no more to send along, which would take 40 ms a message."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _abort(sock: socket.socket) -> None:

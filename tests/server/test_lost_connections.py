@@ -43,7 +43,8 @@ class HangsUp:
         self.n = 0
 
     def __call__(self, kind: bytes, contents: bytes) -> bytes:
-        if statement_of(kind, contents).strip().startswith(self.beginning):
+        statement = statement_of(kind, contents).strip()
+        if statement and statement.startswith(self.beginning):
             self.n += 1
             if self.n == self.at:
                 raise HangUpError(passing_it_on=self.passing_it_on)
@@ -74,6 +75,29 @@ def test_what_is_lost_while_reading_is_read_again(proxy: Proxy, beginning: str) 
         assert len(cache) == 20
         assert hangs_up.n > 2
         assert cache.get("d3", "text 3", encoder).tolist() == vectors[3].tolist()
+
+
+@pytest.mark.parametrize("passing_it_on", [False, True])
+def test_a_batch_is_stored_whichever_message_is_lost(proxy: Proxy, passing_it_on: bool) -> None:
+    """Also a COMMIT: what fills a cache changes nothing where it is done twice."""
+    n_lost = 0
+    for n in range(1, 100):
+        encoder = CountingEncoder(seed=n, model_name=f"model {n}")
+        with EmbeddingCache(proxy.url) as cache:
+            cache.get_many(IDS[:2], TEXTS[:2], encoder)
+            hangs_up = proxy.on_message = HangsUp("", at=n, passing_it_on=passing_it_on)
+            vectors = cache.get_many(IDS, TEXTS, encoder)
+            again = cache.get_many(IDS, TEXTS, encoder)
+            proxy.on_message = HangsUp("nothing")
+            if hangs_up.n < n:
+                break
+            n_lost += 1
+            assert np.array_equal(vectors, again)
+            assert np.array_equal(vectors, encoder.vectors(TEXTS))
+            assert encoder.n_texts == 20
+    assert n_lost > 10
+    with EmbeddingCache(proxy.url) as cache:
+        assert cache.verify() == []
 
 
 def test_a_commit_that_nobody_confirms_is_written_or_not_and_says_so(proxy: Proxy) -> None:

@@ -72,7 +72,7 @@ class Server(Transactions):
                     raise
         raise AssertionError
 
-    def write(self, work: Callable[[Connection], T], begin: str | None = None) -> T:
+    def write(self, work: Callable[[Connection], T], *, begin: str = BEGIN_WRITING) -> T:
         """Run some work as one transaction; inside other work it belongs to that one's.
 
         It is run again, up to `MOST_ATTEMPTS` times, where the server could not put it in order with what others wrote,
@@ -92,7 +92,7 @@ class Server(Transactions):
         n_lost = 0
         for attempt in range(MOST_ATTEMPTS):
             try:
-                return self._run(work, begin or BEGIN_WRITING)
+                return self._run(work, begin)
             except LostError as error:
                 failed: LostError | psycopg.Error = error
                 n_lost += 1

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embstore.checksums import is_sound
 from embstore.codec import Vectors, are_finite
-from embstore.errors import UnknownModelError
+from embstore.errors import UnconfirmedWriteError, UnknownModelError
 from embstore.formats import STORED_DTYPES
 from embstore.identity import Dtype, ModelIdentity
 from embstore.stores.base import StoredModel, VectorLookup
@@ -67,9 +67,18 @@ class PostgresStore(PostgresUpkeep, PostgresBulk):
         """See `Store.reading`."""
         return self._server.reading()
 
-    def write(self, work: Callable[[], T]) -> T:
+    def read(self, work: Callable[[], T]) -> T:
+        """See `Store.read`."""
+        return self._server.read(lambda _: work())
+
+    def write(self, work: Callable[[], T], *, again: bool = False) -> T:
         """See `Store.write`."""
-        return self._server.write(lambda _: work())
+        try:
+            return self._server.write(lambda _: work())
+        except UnconfirmedWriteError:
+            if not again:
+                raise
+            return self._server.write(lambda _: work())
 
     # --- vectors and documents --------------------------------------------------------------
 
