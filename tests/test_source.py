@@ -131,8 +131,8 @@ def filled_in(name: str, source: str, templates: set[str]) -> list[str]:
                 beginning = node.values[0]
                 is_filled = isinstance(beginning, ast.Constant) and bool(_SQL.match(str(beginning.value)))
             else:
-                template = ast.unparse(node.func).removesuffix(".format") if isinstance(node, ast.Call) else ""
-                is_filled = template.isupper() and template not in templates
+                template, _, method = ast.unparse(node.func).rpartition(".") if isinstance(node, ast.Call) else [""] * 3
+                is_filled = template.isupper() and method == "format" and template not in templates
             if is_filled and isinstance(function, ast.FunctionDef):
                 found.add(f"{name}.{function.name}")
     return sorted(found)
