@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from embstore import DamagedStoreError, EmbeddingCache, EmbstoreError, SourceError, StoredEmbeddings
+from embstore import DamagedStoreError, EmbeddingCache, EmbstoreError, ReadOnlyError, SourceError, StoredEmbeddings
 from embstore.cli import main
 from embstore.transfer import TransferReport, merge
 from tests.fakes import CountingEncoder
@@ -112,6 +112,19 @@ def test_a_damaged_server_is_refused_as_a_whole_and_a_sound_copy_puts_it_right(
         report = merge(cache, other)
         assert (report.n_stored, report.conflicts) == (done.rowcount, ())
         assert cache.verify() == []
+
+
+def test_a_server_that_can_only_be_read_is_merged_from_and_not_into(
+    other: Path, postgres_url: str, tmp_path: Path
+) -> None:
+    reader = f"{postgres_url}%20-cdefault_transaction_read_only%3Don"
+    with EmbeddingCache(postgres_url) as cache:
+        merge(cache, other)
+    with EmbeddingCache(tmp_path / "b.db") as cache:
+        merge(cache, reader)
+        cache.put_many(["new"], ["new"], [[1.0]], model_name="new")
+    with EmbeddingCache(reader) as cache, pytest.raises(ReadOnlyError, match=r"nothing was stored$"):
+        merge(cache, tmp_path / "b.db")
 
 
 def test_a_server_is_not_merged_into_itself(postgres_url: str) -> None:
