@@ -20,7 +20,7 @@ INSTALL_CHROMIUM := { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow faults fuzz check format docs bench clean
+.PHONY: help demo test slow faults fuzz check format docs bench bench-postgres clean
 
 help:
 	@echo "make demo    index 1,000 documents three times and search them"
@@ -32,6 +32,7 @@ help:
 	@echo "make format  write the format and what ruff can mend"
 	@echo "make docs    build the site of docs/ into build/site"
 	@echo "make bench   run the benchmarks, beside every competitor (10 minutes)"
+	@echo "make bench-postgres  the same on a server (15 minutes)"
 	@echo "make clean   remove the environment and everything that was built"
 
 demo: $(READY)
@@ -66,6 +67,9 @@ docs: $(READY)
 
 bench: $(READY_BENCH)
 	$(BIN)/python -m benchmarks
+
+bench-postgres: $(READY_BENCH)
+	$(BIN)/python -m benchmarks.postgres
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,6 +81,6 @@ GOALS = (
 )
 
 
-def evaluate(cases: Mapping[str, Mapping[str, Any]]) -> list[Outcome]:
-    """Hold the goals against cases as they are in the JSON."""
-    return [Outcome(goal, cases.get(goal.case, {}).get("figures", {}).get(goal.figure)) for goal in GOALS]
+def evaluate(cases: Mapping[str, Mapping[str, Any]], goals: Iterable[Goal] = GOALS) -> list[Outcome]:
+    """Hold goals against cases as they are in the JSON."""
+    return [Outcome(goal, cases.get(goal.case, {}).get("figures", {}).get(goal.figure)) for goal in goals]

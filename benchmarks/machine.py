@@ -27,11 +27,11 @@ PACKAGES = (
 )
 
 
-def describe() -> dict[str, Any]:
+def describe(packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
     """Give versions and machine, without a name that would tell whose it is."""
     return {
         "when": datetime.now(UTC).isoformat(timespec="minutes"),
-        "versions": versions(),
+        "versions": versions(packages),
         "machine": machine(),
     }
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import Outcome, evaluate
+from benchmarks.goals import GOALS, Goal, Outcome, evaluate
 
 Cases = dict[str, dict[str, Any]]
 
@@ -20,11 +20,11 @@ def read(file: Path) -> Cases:
     return cases
 
 
-def write(file: Path, cases: Cases) -> None:
+def write(file: Path, cases: Cases, goals: Iterable[Goal] = GOALS) -> None:
     """Write all cases, each with the machine and the versions that it was run on, and what became of the goals."""
-    goals = [outcome.as_json() for outcome in evaluate(cases)]
+    outcomes = [outcome.as_json() for outcome in evaluate(cases, goals)]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(_rounded({"goals": goals, "cases": cases}), indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(_rounded({"goals": outcomes, "cases": cases}), indent=1) + "\n", encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:
