@@ -132,7 +132,8 @@ def filled_in(name: str, source: str, templates: set[str]) -> list[str]:
                 is_filled = isinstance(beginning, ast.Constant) and bool(_SQL.match(str(beginning.value)))
             else:
                 template, _, method = ast.unparse(node.func).rpartition(".") if isinstance(node, ast.Call) else [""] * 3
-                is_filled = template.isupper() and method == "format" and template not in templates
+                is_constant = template.isidentifier() and template.isupper()
+                is_filled = is_constant and method == "format" and template not in templates
             if is_filled and isinstance(function, ast.FunctionDef):
                 found.add(f"{name}.{function.name}")
     return sorted(found)
