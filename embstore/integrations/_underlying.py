@@ -102,12 +102,12 @@ def _found(underlying: Any, role: Role) -> Iterator[tuple[str, Setting]]:
 def _scalar(key: str, name: str, value: Any) -> Iterator[tuple[str, Setting]]:
     value = value.value if isinstance(value, Enum) else value
     if isinstance(value, str) and name in ADDRESSES:
-        value = without_secrets(value)
+        value = bare_address(value)
     if isinstance(value, str | int | float):
         yield key, value
 
 
-def without_secrets(address: str) -> str:
+def bare_address(address: str) -> str:
     """Give an address as it may be stored: without user, password and query."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"

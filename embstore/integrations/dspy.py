@@ -15,7 +15,7 @@ from embstore.encoders.callables import CallableEncoder
 from embstore.errors import InvalidInputError
 from embstore.identity import Role, Setting
 from embstore.integrations._owning import OwnsCache, opened
-from embstore.integrations._underlying import ADDRESSES, without_secrets
+from embstore.integrations._underlying import ADDRESSES, bare_address
 
 # What is no part of an identity, which is stored: secrets, and what says how a request is sent, not what is asked for.
 LEFT_OUT = ("client", "extra_headers", "headers", "max_retries", "num_retries", "timeout")
@@ -93,7 +93,7 @@ class DspyEncoder(CallableEncoder):
 
     def _settings(self, role: Role) -> Mapping[str, Setting]:
         asked = {
-            key: without_secrets(value) if key in ADDRESSES and isinstance(value, str) else value
+            key: bare_address(value) if key in ADDRESSES and isinstance(value, str) else value
             for key, value in self.model.default_kwargs.items()
             if key not in LEFT_OUT and not any(secret in key.lower() for secret in SECRETS)
         }
