@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 from embstore import EmbeddingCache, InvalidInputError, InvalidTypeError, UnsafeStoreError
+from embstore.cli import main
 from tests.fakes import CountingEncoder
-from tests.ray_jobs import QUIET, SETTINGS, MakeEncoder, documents, quiet, times_encoded
+from tests.ray_jobs import QUIET, SETTINGS, MakeEncoder, documents, know_fake, quiet, times_encoded
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 pytest.importorskip("ray.data", reason="needs the extra ray")
+import pyarrow
 import ray
+from pyarrow import parquet
 
 from embstore.integrations.ray import CachedEmbedder, Counts, EmbedReport, embed_dataset
 
@@ -106,3 +111,63 @@ def test_what_is_wrong_is_said_before_anything_is_started(cache_path: Path) -> N
     for options in ({"workers": 0}, {"batch_rows": 0}):
         with pytest.raises(InvalidInputError, match="must be at least 1"):
             embed_dataset(ray.data.Dataset, cache_path, CountingEncoder, **options)  # type: ignore[arg-type]
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster_with_model() -> Iterator[None]:
+    # Where the hook is from has to be said: it is imported before a worker knows the paths of this process.
+    from_here = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {"worker_process_setup_hook": know_fake, "env_vars": from_here}
+    ray.init(num_cpus=3, runtime_env=environment, **SETTINGS, **QUIET)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # each job starts processes, which take a minute on a machine that is busy
+def test_the_command_embeds_files_by_workers(
+    cluster_with_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It uses the cluster that is there, and leaves it there."""
+    monkeypatch.chdir(tmp_path)
+    rows = documents(3_000, n_duplicates=1_000)
+    write_rows("rows.parquet", rows)
+    options = ["rows.parquet", "--ray", "--workers", "2", "--model", "fake", "--store", "cache.db", "--id-column", "id"]
+
+    told = json.loads(run("embed", *options, "-o", "out.parquet", "--json").stdout)
+    assert (told["n_texts"], told["n_encoded"], told["n_hits"]) == (3_000, 2_000, 1_000)
+    table = parquet.read_table("out.parquet")
+    assert table.schema.field("vector").type.list_size == 8
+    given = {row["id"]: (row["text"], row["vector"]) for row in table.to_pylist()}
+    fake = CountingEncoder()
+    assert given == {row["id"]: (row["text"], fake.vector(row["text"]).tolist()) for row in rows}
+    with EmbeddingCache("cache.db") as cache:
+        assert (len(cache), cache.verify()) == (3_000, [])
+
+    assert run("embed", *options).stdout.endswith(" s: 0 encoded, 3,000 from the cache\n")
+    again = run("embed", *options, "-o", "out.parquet", exit_code=3)
+    assert "there is something already" in again.stderr
+
+    assert "no column 'body' among 'id', 'text'" in run("embed", *options, "--text-column", "body", exit_code=2).stderr
+    assert "'missing.parquet' does not exist" in run("embed", "missing.parquet", *options[1:], exit_code=2).stderr
+    write_rows("rows.parquet", [*rows, {"id": "last", "text": None}])
+    failed = run("embed", *options, "-o", "other.parquet", exit_code=2)
+    assert failed.stderr.startswith("embstore: error: column 'text' is null in row ")
+    assert failed.stderr.count("\n") == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cache.db", "out.parquet", "rows.parquet"]
+    assert ray.is_initialized()
+
+
+def write_rows(file: str, rows: list[dict[str, Any]]) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+
+
+def run(*arguments: str, exit_code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result

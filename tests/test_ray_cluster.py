@@ -26,7 +26,7 @@ from ray.cluster_utils import Cluster
 
 from embstore.integrations.ray import CachedEmbedder, Counts, embed_dataset
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine takes minutes to start nodes and workers
 
 N_DOCUMENTS, N_DUPLICATES = 20_000, 5_000
 N_TEXTS = N_DOCUMENTS - N_DUPLICATES
