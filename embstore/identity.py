@@ -171,6 +171,11 @@ class ModelIdentity:
         """The format in which its vectors are stored."""
         return _dtype_of(self.settings_json) or "float32"
 
+    @property
+    def digest(self) -> bytes:
+        """What stands for it where a key must be short: 32 bytes, whatever the length of its settings."""
+        return hashlib.sha256(json.dumps([self.model_name, self.settings_json]).encode("ascii")).digest()
+
     def renamed(self, model_name: str) -> ModelIdentity:
         """Return the same settings under another name."""
         return ModelIdentity(model_name, self.settings_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -12,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Self
 
 import numpy as np
@@ -72,8 +70,7 @@ class Leases:
 
     def __init__(self, store: Store, identity: ModelIdentity, lease_s: float) -> None:
         self._leases = store.leases
-        named = json.dumps([identity.model_name, identity.settings_json])
-        self._identity_hash = sha256(named.encode()).digest()
+        self._identity_hash = identity.digest
         self._owner = _owner()
         self.lease_s = lease_s
         self._kept: set[bytes] = set()

@@ -3,7 +3,8 @@
 `time.monotonic` counts from the start of the machine and is the same for all its processes
 (https://docs.python.org/3/library/time.html#time.monotonic). Nobody can set it, and after a start of the machine it
 begins anew: what was left by a process of before then lies in the future, where it means nothing, and, once the clock
-comes by there, lasts no longer than it would have. The same goes for a file that comes from another machine.
+comes by there, lasts no longer than it would have. The same goes for a file that comes from another machine, and for
+containers to which Linux gives clocks of their own (time_namespaces(7)): these do not see each other's leases.
 """
 
 from __future__ import annotations

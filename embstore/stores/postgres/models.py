@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
@@ -92,14 +90,9 @@ WHERE model_id = %s
 """
 
 
-def identity_hash(identity: ModelIdentity) -> bytes:
-    """Give what an identity is found by: 32 bytes, whatever the length of its settings."""
-    return hashlib.sha256(json.dumps([identity.model_name, identity.settings_json]).encode("ascii")).digest()
-
-
 def find(connection: Connection, identity: ModelIdentity) -> StoredModel | None:
     """Read one model; DamagedStoreError where its row is not what was written."""
-    rows = connection.execute(FIND, (identity_hash(identity),), binary=True).fetchall()
+    rows = connection.execute(FIND, (identity.digest,), binary=True).fetchall()
     return None if not rows else _of_identity(checked(rows[0]), identity)
 
 
@@ -114,7 +107,7 @@ def find_variant(connection: Connection, identity: ModelIdentity, preferred: Dty
     """Read the model of an identity in the format that it says or, where it says none, in whichever is stored."""
     asked: tuple[Dtype, ...] = DTYPES if identity.dtype == "float32" else ("float16", "float16")
     variants = [identity.stored_as(dtype) for dtype in sorted(asked, key=lambda dtype: dtype != preferred)]
-    keys = [identity_hash(variant) for variant in variants]
+    keys = [variant.digest for variant in variants]
     found = [checked(row) for row in connection.execute(FIND_VARIANTS, keys, binary=True).fetchall()]
     for variant in variants:
         for model in found:
@@ -174,7 +167,7 @@ def insert(
 ) -> tuple[StoredModel, bool]:
     """Store a new model or find the one that another process has stored meanwhile; tell whether it is new."""
     created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    key, name, settings = identity_hash(identity), stored(identity.model_name), stored(identity.settings_json)
+    key, name, settings = identity.digest, stored(identity.model_name), stored(identity.settings_json)
     values = (key, name, settings, dim, identity.dtype, _blob(canary), created_at)
     rows = connection.execute(INSERT, values, binary=True).fetchall()
     if rows:
@@ -189,7 +182,7 @@ def insert(
 
 def update(connection: Connection, model: StoredModel) -> None:
     """Write a model's identity, format and canary, and the checksum of its row."""
-    key, settings = identity_hash(model.identity), stored(model.identity.settings_json)
+    key, settings = model.identity.digest, stored(model.identity.settings_json)
     values = (key, stored(model.identity.model_name), settings, model.dtype, _blob(model.canary))
     connection.execute(UPDATE, (*values, checksum(model), model.model_id))
 

@@ -117,7 +117,7 @@ def _models(server: Server) -> Iterator[Problem]:
         except EmbstoreError as error:
             yield Problem("models", f"model_id {row[0]}", error.message)
         else:
-            if models.identity_hash(model.identity) != key:
+            if model.identity.digest != key:
                 yield Problem("models", f"model_id {row[0]}", "identity_hash is another model's: it cannot be found")
 
 
