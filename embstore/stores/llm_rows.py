@@ -58,6 +58,14 @@ Row = tuple[Any, Any, Any, Any, Any]
 """The id, the vector's bytes, the text, other content, the MD5 of either: whatever types they have in the file."""
 
 
+def _text(data: bytes) -> str | bytes:
+    """Give text, or the bytes of what is none: SQLite takes any, and the row that has them can then be named."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 class LlmRows:
     """The rows of a file, which is only read.
 
@@ -77,6 +85,7 @@ class LlmRows:
             raise SourceError(f"{str(path)!r} is no file; `llm collections path` says where it is", path=str(path))
         with self._errors():
             self._connection = connect(path.absolute(), "ro", TIMEOUT_S)
+            self._connection.text_factory = _text
         try:
             with self._errors():
                 tables = self._connection.execute(TABLES).fetchall()
@@ -102,7 +111,7 @@ class LlmRows:
 
     def rows(self, collection: LlmCollection) -> Iterator[Row]:
         """Read the rows of a collection, in the order in which they are stored."""
-        last = -1
+        last = -(2**63)
         while True:
             with self._errors():
                 page = self._connection.execute(ROWS, (collection.collection_id, last, ROWS_AT_ONCE)).fetchall()

@@ -46,6 +46,16 @@ def row(collection_id: int, doc_id: str, text: str, *, stored: bool = True, mode
     return collection_id, doc_id, blob, text if stored else None, None, md5(text)
 
 
+def test_a_text_that_is_no_utf_8_is_skipped_by_name(cache: EmbeddingCache, tmp_path: Path) -> None:
+    path = write(tmp_path / "llm.db", row(1, "a", "one"), row(1, "b", "two"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE embeddings SET content = CAST(x'ff' AS TEXT) WHERE id = 'a'")
+        connection.execute("UPDATE embeddings SET rowid = -5 WHERE id = 'b'")
+    report = import_llm(cache, path)
+    assert report.skipped == (Skipped(f"{path}: collection 'notes', id 'a'", "its content is no text"),)
+    assert [d.doc_id for d in cache.documents()] == ["b"]
+
+
 def test_texts_that_are_stored_and_texts_that_are_given(
     cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
