@@ -26,6 +26,9 @@ VALUES = {f"key {i}": bytes([i]) * 40 for i in range(9)}
 MODELS = {"whole": CountingEncoder(7, "whole"), "half": CountingEncoder(7, "half", seed=1)}
 
 TABLES = ["models", "vectors", "documents", "collections", "texts", "byte_values", "encodings", "usage"]
+# By which rows are found, and nothing else: where nothing refers to one, another number is as good.
+NAMES = {"texts.text_id", "vectors.vector_id"}
+
 COLUMNS = """
 SELECT column_name, data_type
 FROM information_schema.columns
@@ -210,7 +213,7 @@ def test_changed_rows_are_never_given_and_verify_names_them(
                 raise AssertionError(f"after {what}") from error
             harmful += bool(+counts)
             harms += counts
-            if not problems:
+            if not problems and (+counts or what.partition(":")[0] not in NAMES):
                 unseen.append(f"{what}: {+counts}")
         damaged.mend()
     print(f"{n} changed rows, {harmful} of them harmful: {dict(harms)}; unseen by verify: {len(unseen)}")  # noqa: T201
