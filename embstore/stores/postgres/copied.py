@@ -51,6 +51,8 @@ FROM ({}) AS page
 )
 N_TOGETHER = 10
 
+COPY = SQL("COPY ({}) TO STDOUT (FORMAT BINARY)")
+
 HEADER_BYTES = 19
 TRAILER = b"\xff\xff"
 LENGTH = struct.Struct(">i")
@@ -193,8 +195,7 @@ def copy_blocks(connection: Connection, together: Composed, model: StoredModel) 
     psycopg.Error
         As of the server.
     """
-    statement = SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(together)
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    with connection.cursor() as cursor, cursor.copy(COPY.format(together)) as copy:
         is_first = True
         for message in copy:
             row = memoryview(message)
