@@ -143,6 +143,15 @@ def test_pyarrow_reads_the_columns(filled: Path, tmp_path: Path) -> None:
     assert values.tobytes() == vectors.tobytes()
 
 
+def test_a_parquet_file_is_hardly_larger_than_its_vectors(cache: EmbeddingCache, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    vectors = np.random.default_rng(1).standard_normal((2_000, 384)).astype(np.float32)
+    ids = [str(i) for i in range(len(vectors))]
+    cache.put_many(ids, ids, vectors, model_name="m")
+    report = transfer.export_parquet(cache, tmp_path / "out.parquet", "m")
+    assert report.size_bytes < 1.1 * vectors.nbytes
+
+
 def test_the_projector_reads_as_many_lines_as_there_are_documents(filled: Path, tmp_path: Path) -> None:
     with EmbeddingCache(filled) as cache:
         report = transfer.export_projector(cache, tmp_path / "out", "m", settings={})
