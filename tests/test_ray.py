@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,26 @@ def test_a_file_is_taken_where_one_node_is_left(
     Nodes(monkeypatch, True, False)
     with CachedEmbedder(cache_path, lambda: encoder) as embed:
         assert np.array_equal(embed({"text": ["one"]})["vector"], encoder.vectors(["one"]))
+
+
+class Mapped:
+    """A dataset that takes down what it is to be mapped with."""
+
+    def __init__(self) -> None:
+        self.context = SimpleNamespace()
+
+    def map_batches(self, *_: object, **options: Any) -> Mapped:
+        self.options = options
+        return self
+
+
+def test_a_password_is_not_shown_in_what_a_job_is_given() -> None:
+    """Ray exports the arguments of what it maps with, as their str."""
+    mapped: Any = Mapped()
+    embed_dataset(mapped, "postgresql://me:secret@host/db", CountingEncoder)
+    assert "secret" not in str(mapped.options)
+    made = CachedEmbedder(**pickle.loads(pickle.dumps(mapped.options["fn_constructor_kwargs"])))
+    assert made.store == "postgresql://me:secret@host/db"
 
 
 def test_what_is_wrong_is_said_before_anything_is_started(cache_path: Path) -> None:

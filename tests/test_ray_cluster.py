@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -121,6 +122,13 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "encoded"
 
 
+def files_with(text: str) -> list[Path]:
+    """Files of Ray, its logs among them, that hold a text."""
+    node = ray._private.worker.global_worker.node
+    files = (file for file in Path(node.get_session_dir_path()).rglob("*") if file.is_file())
+    return [file for file in files if text.encode() in file.read_bytes()]
+
+
 def test_each_text_is_encoded_once_and_by_a_second_job_not_at_all(
     nodes: list[Any], postgres_url: str, log: Path, tmp_path: Path
 ) -> None:
@@ -135,6 +143,8 @@ def test_each_text_is_encoded_once_and_by_a_second_job_not_at_all(
     job.assert_whole(embedded)
     assert (report.n_texts, report.n_encoded) == (N_DOCUMENTS, 0)
     assert len(encoded(log)) == N_TEXTS
+
+    assert files_with(urlsplit(postgres_url).password or "") == []
 
     dataset, path = ray.data.from_items(ROWS[:10]), tmp_path / "embeddings.db"
     with pytest.raises(UnsafeStoreError, match="this cluster has 3 nodes"):

@@ -11,6 +11,21 @@ from embstore.errors import UnsafeStoreError
 from embstore.stores.locations import absolute, is_url
 
 
+class Unshown:
+    """The URL of a store, or its path, which can hold a password: Ray may log and export what a job is given.
+
+    Parameters
+    ----------
+    location : str
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+
+    def __repr__(self) -> str:
+        return "<a store>"
+
+
 def for_workers(store: str | Path) -> str:
     """Give a store as workers are to be told it: a path whole, since they stand in other folders.
 

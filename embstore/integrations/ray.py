@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("ray", "ray", "a job of Ray Data") from error
 from embstore.integrations._ray_counts import Counts, Metrics
-from embstore.integrations._ray_nodes import for_workers
+from embstore.integrations._ray_nodes import Unshown, for_workers
 
 __all__ = ["CachedEmbedder", "Counts", "EmbedReport", "embed_dataset"]
 
@@ -53,8 +53,14 @@ class CachedEmbedder(BatchEmbedder):
     """
 
     def __init__(
-        self, store: str | Path, make_encoder: str | Callable[[], Any], *, counts: Counts | None = None, **options: Any
+        self,
+        store: str | Path | Unshown,
+        make_encoder: str | Callable[[], Any],
+        *,
+        counts: Counts | None = None,
+        **options: Any,
     ) -> None:
+        store = store.location if isinstance(store, Unshown) else store
         super().__init__(store, make_encoder, **{"lease_s": LEASE_S, **options})
         self._counts = counts
         self._metrics: Metrics | None = None
@@ -116,7 +122,7 @@ def embed_dataset(
     CachedEmbedder(store, make_encoder, **options)  # in a worker, what is wrong would end it instead of a batch
     embedded = dataset.map_batches(
         CachedEmbedder,
-        fn_constructor_kwargs={"store": store, "make_encoder": make_encoder, **options},
+        fn_constructor_kwargs={"store": Unshown(store), "make_encoder": make_encoder, **options},
         batch_size=check_count(batch_rows, "batch_rows"),
         batch_format=batch_format,
         compute=ray.data.ActorPoolStrategy(size=check_count(workers, "workers")),
