@@ -19,13 +19,14 @@ from embstore.transfer.incoming import Incoming
 from embstore.transfer.report import Conflict, TransferReport
 
 ROWS_AT_ONCE = 1000
+FAR = 4  # times as many where one of the two is on a server: a transaction there waits for twenty answers
 VALUES_AT_ONCE = 50  # of up to 32 MiB
 
 
 def merge(cache: StoredEmbeddings, source: str | Path, *, progress: bool | None = None) -> TransferReport:
     """Take all that another cache holds and this one does not.
 
-    Of each 1,000 vectors, or more in a file of more than 100,000, all is stored in one transaction. What ends it early
+    Of each 1,000 vectors, or more in a large file or on a server, all is stored in one transaction. What ends it early
     leaves those before, and merging again takes the rest.
 
     Models come under their whole identities, with their canaries and formats; vectors bit for bit, with the mark of
@@ -131,6 +132,8 @@ def _take_contents(incoming: Incoming, source: Store, model: StoredModel, on_row
     if find() is None:
         ensure(model.dim)  # also where it has no vectors
     n_rows = max(ROWS_AT_ONCE, source.group_rows(), incoming.store.group_rows())
+    if is_url(source.location) or is_url(incoming.store.location):
+        n_rows *= FAR
     for page in source.contents(model, batch_rows=n_rows):
         incoming.take(page, find, ensure)
         on_rows(len(page.content_hashes))

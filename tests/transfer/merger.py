@@ -28,7 +28,7 @@ def main(source: str, target: str) -> None:
         tell("values")
         take_values(*arguments)
 
-    merging.ROWS_AT_ONCE = ROWS
+    merging.ROWS_AT_ONCE, merging.FAR = ROWS, 1
     Incoming.take, merging._take_values = taking, taking_values  # type: ignore[assignment, method-assign]
     with EmbeddingCache(target) as cache:
         report = merge(cache, source)
