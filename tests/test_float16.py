@@ -131,16 +131,3 @@ def test_a_document_that_float16_has_no_place_for_is_named(library: Path) -> Non
         pytest.raises(OutOfRangeError, match="doc_id 'b'"),
     ):
         engine.index_documents(["large"], ["b"])
-
-
-def test_a_collection_follows_its_model_into_another_format_once_it_was_cleared(library: Path) -> None:
-    encoder = CountingEncoder()
-    with CachedSemanticSearchEngine(encoder, path=library, index="exact") as engine:
-        engine.index_documents(TEXTS, IDS)
-        engine.search("q")
-        with EmbeddingCache(library / "embeddings.db", dtype="float16") as cache:
-            cache.clear(model_name="fake")
-            cache.get_many(IDS, TEXTS, encoder, collection="documents")
-        assert engine.search("text 5", 1)[0].doc_id == "doc 5"
-        engine.index_documents([*TEXTS, "new"], [*IDS, "new"])
-        assert [model.dtype for model in engine.cache.models()] == ["float16"]

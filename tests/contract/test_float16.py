@@ -346,3 +346,19 @@ def test_a_cache_of_ones_own_says_the_format(half: EmbeddingCache, library: Path
     with CachedSemanticSearchEngine(encoder, path=library, index="exact", cache=half) as engine:
         engine.index_documents(TEXTS)
     assert [model.dtype for model in half.models()] == ["float16"]
+
+
+def test_a_collection_follows_its_model_into_another_format_once_it_was_cleared(location: str, library: Path) -> None:
+    encoder = CountingEncoder()
+    with (
+        EmbeddingCache(location) as whole,
+        CachedSemanticSearchEngine(encoder, path=library, index="exact", cache=whole) as engine,
+    ):
+        engine.index_documents(TEXTS, IDS)
+        engine.search("q")
+        with EmbeddingCache(location, dtype="float16") as cache:
+            cache.clear(model_name="fake")
+            cache.get_many(IDS, TEXTS, encoder, collection="documents")
+        assert engine.search("text 5", 1)[0].doc_id == "doc 5"
+        engine.index_documents([*TEXTS, "new"], [*IDS, "new"])
+        assert [model.dtype for model in engine.cache.models()] == ["float16"]

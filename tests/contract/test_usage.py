@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
-from embstore import DayUsage, EmbeddingCache, ModelUsage, claims
-from embstore.stores import usage
+from embstore import DayUsage, EmbeddingCache, ModelIdentity, ModelUsage, claims
+from embstore.stores import open_store, usage
 from tests.fakes import CountingEncoder, HookedEncoder
 from tests.tables import change, rows, state, writers_held
 
@@ -140,6 +142,37 @@ def test_hits_wait_on_where_a_write_fails(cache: EmbeddingCache, encoder: Counti
     assert counts(cache) == (2, 1)
     cache.get("b", "two", encoder)
     assert stored(cache.location) == [(DAY, 2, 6, 2, 2)]
+
+
+class Refuses:
+    """Has something to write with each transaction, and cannot the first time."""
+
+    n_times = 0
+
+    @contextlib.contextmanager
+    def going_along(self) -> Iterator[Callable[[object], None]]:
+        yield self.write
+
+    def write(self, _: object) -> None:
+        self.n_times += 1
+        if self.n_times == 1:
+            raise KeyboardInterrupt
+
+    def forget_waiting(self) -> None:
+        pass
+
+
+def test_hits_wait_on_where_the_transaction_that_had_them_is_rolled_back(location: str, store_kind: str) -> None:
+    store: Any = open_store(location)
+    model = store.ensure_model(ModelIdentity("fake"), 8, None)
+    store.note_hits(model, n_texts=2, n_chars=7)
+    (store._database if store_kind == "sqlite" else store._server).go_along(Refuses())
+    with pytest.raises(KeyboardInterrupt):
+        store.rename_model("fake", "renamed")
+    assert (stored(location), store.stats().models[0].usage.n_hits) == ([], 2)
+    store.rename_model("fake", "renamed")
+    assert stored(location) == [(DAY, 2, 7, 0, 0)]
+    store.close()
 
 
 def test_a_hit_beside_a_text_that_another_thread_encodes_is_counted_once(
