@@ -93,3 +93,15 @@ def test_all_is_replaced_where_another_is_first_with_some_of_it(
     there = store.look_up(model, KEYS[:5])
     assert there.vectors.tolist() == VECTORS[50:55].tolist()
     assert there.standalone.tolist() == [False, False, True, True, False]
+
+
+def test_a_model_that_was_converted_since_it_was_found_is_read_as_it_is_now(
+    store: PostgresStore, model: StoredModel
+) -> None:
+    store.insert_vectors(model, KEYS, VECTORS, standalone=False)
+    store.put_documents(model, "", ["a", "b"], KEYS[:2])
+    store.convert(model, "float16")
+    assert store.look_up(model, KEYS).vectors.tolist() == VECTORS.tolist()
+    read = store.read_documents(model, "", ["a", "b"], KEYS[:2])
+    assert read is not None
+    assert read.tolist() == VECTORS[:2].tolist()

@@ -88,9 +88,15 @@ class PostgresStore(PostgresUpkeep, PostgresBulk):
 
     def look_up(self, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
         """See `Store.look_up`."""
-        return self._server.read(
-            lambda connection: vectors.look_up(connection, models.as_now(connection, model), content_hashes)
-        )
+
+        def look_up(connection: Connection) -> VectorLookup:
+            found = vectors.look_up(connection, model, content_hashes)
+            if found.damaged.any():  # or the model was converted: its rows have another length
+                now = models.as_now(connection, model)
+                return found if now.dtype == model.dtype else vectors.look_up(connection, now, content_hashes)
+            return found
+
+        return self._server.read(look_up)
 
     def recorded(
         self,
@@ -113,8 +119,12 @@ class PostgresStore(PostgresUpkeep, PostgresBulk):
         """See `Store.read_documents`."""
 
         def read(connection: Connection) -> Vectors | None:
-            now = models.as_now(connection, model)
-            return documents.read_sound(connection, now, collection, doc_ids, content_hashes)
+            found = documents.read_sound(connection, model, collection, doc_ids, content_hashes)
+            if found is None:
+                now = models.as_now(connection, model)
+                if now.dtype != model.dtype:
+                    return documents.read_sound(connection, now, collection, doc_ids, content_hashes)
+            return found
 
         return self._server.read(read)
 
