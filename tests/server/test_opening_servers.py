@@ -23,6 +23,7 @@ import pytest
 from embstore import (
     EmbeddingCache,
     EmbstoreError,
+    MissingExtraError,
     NewerStoreError,
     NotAFileError,
     NotAStoreError,
@@ -353,3 +354,11 @@ def test_what_only_a_file_has_is_refused_with_what_to_do(postgres_url: str, tmp_
                 call(cache)
         assert urlsplit(postgres_url).password not in f"{cache!r} {cache.location} {cache.stats()}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_psycopg_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("embstore.stores.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "embstore\[postgres\]"'):
+        EmbeddingCache("postgresql://h/d")
