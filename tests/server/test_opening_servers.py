@@ -362,3 +362,26 @@ def test_without_psycopg_the_line_that_installs_it_is_told(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtraError, match=r'pip install "embstore\[postgres\]"'):
         EmbeddingCache("postgresql://h/d")
+
+
+def test_a_timeout_may_be_as_long_or_short_as_it_likes(postgres_url: str) -> None:
+    for timeout_s in (0, 1e300):
+        with EmbeddingCache(postgres_url, timeout_s=timeout_s) as cache:
+            cache.put_many(["a"], ["text"], np.ones((1, 4), np.float32), model_name="m")
+            assert len(cache) == 1
+
+
+def test_an_interrupt_leaves_no_transaction(postgres_url: str) -> None:
+    with EmbeddingCache(f"{postgres_url}&pool_size=1", timeout_s=1) as cache:
+
+        def put_and_stop() -> None:
+            cache.put_many(["a"], ["text"], np.ones((1, 4), np.float32), model_name="m")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            cache.store.write(put_and_stop)
+        assert len(cache) == 0
+        with pytest.raises(KeyboardInterrupt), cache.store.reading():
+            raise KeyboardInterrupt
+        cache.put_many(["a"], ["text"], np.ones((1, 4), np.float32), model_name="m")
+        assert (len(cache), cache.verify()) == (1, [])

@@ -30,6 +30,8 @@ from embstore.stores.postgres.usage import PostgresUsage
 
 T = TypeVar("T")
 
+LONGEST_S = 1e6  # the milliseconds of a timeout are a C int
+
 
 class PostgresStore(PostgresUpkeep, PostgresBulk):
     """A `Store` on a server; see `embstore.stores.base.Store` for what each method does.
@@ -54,7 +56,7 @@ class PostgresStore(PostgresUpkeep, PostgresBulk):
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30.0, dtype: Dtype = "float32") -> None:
-        super().__init__(Server(read_url(url), checked_timeout(timeout_s)), dtype)
+        super().__init__(Server(read_url(url), min(checked_timeout(timeout_s), LONGEST_S)), dtype)
         self.location = self._server.location
         self.read_only = self._server.read_only = migrating.prepare(self._server)
         self.leases = PostgresLeases(self._server)
