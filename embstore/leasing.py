@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
-
-import numpy as np
 
 from embstore.background import Repeating
 from embstore.errors import EmbstoreError
@@ -69,7 +68,7 @@ class Leases:
     """The leases of a call: each is kept until its text is stored, or the call ends."""
 
     def __init__(self, store: Store, identity: ModelIdentity, lease_s: float) -> None:
-        self._leases = store.leases
+        self._store = store
         self._identity_hash = identity.digest
         self._owner = _owner()
         self.lease_s = lease_s
@@ -78,34 +77,36 @@ class Leases:
     def claim(self, keys: Sequence[bytes], most: int) -> list[int]:
         """See `LeaseStore.claim`."""
         self._kept.update(keys)  # before it is known which: an interrupt can come as soon as they are written
-        mine = self._leases.claim(self._identity_hash, keys, owner=self._owner, lease_s=self.lease_s, most=most)
+        claim = partial(self._store.leases.claim, self._identity_hash, keys, owner=self._owner)
+        mine = self._store.write(lambda: claim(lease_s=self.lease_s, most=most), again=True)
         self.forget(list(set(keys).difference(keys[i] for i in mine)))
         return mine
 
     def held(self, keys: Sequence[bytes]) -> list[int]:
         """See `LeaseStore.held`."""
-        return self._leases.held(self._identity_hash, keys, owner=self._owner)
+        return self._store.leases.held(self._identity_hash, keys, owner=self._owner)
 
     def renew(self) -> None:
         """Let all last from now on."""
         keys = sorted(self._kept)
         if keys:
-            self._leases.renew(self._identity_hash, keys, owner=self._owner, lease_s=self.lease_s)
+            renew = partial(self._store.leases.renew, self._identity_hash, keys, owner=self._owner)
+            self._store.write(lambda: renew(lease_s=self.lease_s), again=True)
 
     def release(self, keys: Sequence[bytes]) -> None:
         """End some, along with a transaction that may yet fail: `forget` them after it."""
-        self._leases.release(self._identity_hash, keys, owner=self._owner)
+        self._store.leases.release(self._identity_hash, keys, owner=self._owner)
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Keep some no longer: they are ended."""
         self._kept.difference_update(keys)
 
-    def release_all(self) -> None:
-        """End what is kept."""
-        keys = sorted(self._kept)
-        if keys:
-            self.release(keys)
-            self.forget(keys)
+    def end(self, keys: Sequence[bytes] | None = None) -> None:
+        """End some, or all that are kept."""
+        ended = sorted(self._kept if keys is None else keys)
+        if ended:
+            self._store.write(lambda: self.release(ended), again=True)
+            self.forget(ended)
 
 
 class LeasedRows:
@@ -156,7 +157,7 @@ class LeasedRows:
             self._renewing.end()
         finally:
             try:
-                self._leases.release_all()
+                self._leases.end()
             except EmbstoreError as error:  # what the call raises says more, and leases end by themselves
                 _logger.warning("leases are kept for %g s: %s", self._leases.lease_s, error)
 
@@ -203,18 +204,16 @@ class LeasedRows:
         rows = [some[i] for i in claimed]
         self._mine = self._not_stored(rows)  # again: whoever had a lease on one until now has stored it
         stored = self._keys_of(sorted(set(rows).difference(self._mine)))
-        if stored:
-            self._leases.release(stored)
-            self._leases.forget(stored)
+        self._leases.end(stored)
         self._others_seen |= bool(others or stored)
 
     def _not_stored(self, rows: Sequence[int]) -> list[int]:
-        with self._store.reading():
-            model = self._store.find_variant(self._identity)
-            if model is None:
-                return list(rows)
-            found = self._store.look_up(model, self._keys_of(rows)).found
-        return [rows[i] for i in np.flatnonzero(~found).tolist()]
+        found = self._store.read(lambda: self._found(self._keys_of(rows)))
+        return [row for row, is_found in zip(rows, found, strict=True) if not is_found]
+
+    def _found(self, keys: Sequence[bytes]) -> list[bool]:
+        model = self._store.find_variant(self._identity)
+        return [False] * len(keys) if model is None else self._store.look_up(model, keys).found.tolist()
 
     def _not_held(self, rows: Sequence[int]) -> list[int]:
         held = self._leases.held(self._keys_of(rows))

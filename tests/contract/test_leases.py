@@ -294,15 +294,16 @@ def test_an_ended_lease_is_taken_over(sharing: EmbeddingCache, other: Other, loc
 def test_what_another_stores_between_the_look_and_the_claim_is_not_encoded(
     sharing: EmbeddingCache, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = sharing.store.leases.claim
+    really = leasing.Leases.claim
 
-    def claim_late(*args: Any, **kwargs: Any) -> list[int]:
+    def claim_late(*args: Any) -> list[int]:
         if not other.cache.stats().n_vectors:
+            monkeypatch.setattr(leasing.Leases, "claim", really)
             other.claims(TEXTS[:10])
             other.stores(TEXTS[:10])
-        return really(*args, **kwargs)
+        return really(*args)
 
-    monkeypatch.setattr(sharing.store.leases, "claim", claim_late)
+    monkeypatch.setattr(leasing.Leases, "claim", claim_late)
     encoder = CountingEncoder()
     assert sharing.embed(TEXTS, encoder).tolist() == encoder.vectors(TEXTS).tolist()
     assert sorted(encoder.texts) == sorted(TEXTS[10:])

@@ -77,13 +77,13 @@ def test_what_is_lost_while_reading_is_read_again(proxy: Proxy, beginning: str) 
         assert cache.get("d3", "text 3", encoder).tolist() == vectors[3].tolist()
 
 
-@pytest.mark.parametrize("passing_it_on", [False, True])
-def test_a_batch_is_stored_whichever_message_is_lost(proxy: Proxy, passing_it_on: bool) -> None:
+@pytest.mark.parametrize(("passing_it_on", "lease_s"), [(False, None), (True, None), (True, 60)])
+def test_a_batch_is_stored_whichever_message_is_lost(proxy: Proxy, passing_it_on: bool, lease_s: float | None) -> None:
     """Also a COMMIT: what fills a cache changes nothing where it is done twice."""
     n_lost = 0
     for n in range(1, 100):
         encoder = CountingEncoder(seed=n, model_name=f"model {n}")
-        with EmbeddingCache(proxy.url) as cache:
+        with EmbeddingCache(proxy.url, lease_s=lease_s) as cache:
             cache.get_many(IDS[:2], TEXTS[:2], encoder)
             hangs_up = proxy.on_message = HangsUp("", at=n, passing_it_on=passing_it_on)
             vectors = cache.get_many(IDS, TEXTS, encoder)
