@@ -102,9 +102,7 @@ class Incoming:
         def write() -> tuple[_Compared, int, int]:
             model = ensure(page.vectors.shape[1])
             n_stored, n_documents = wanted.write(self.store, model, name_of)
-            is_new = (
-                n_stored == wanted.n_vectors and n_documents == wanted.n_documents
-            )  # and there is nothing to compare
+            is_new = (n_stored, n_documents) == (wanted.n_vectors, wanted.n_documents)  # nothing is there to differ
             known = _Compared(True, []) if is_new else wanted.compared(self.store, model, name_of)
             return known, n_stored, n_documents
 
