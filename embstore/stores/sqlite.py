@@ -56,8 +56,7 @@ class SQLiteStore(SQLiteContents):
         dtype: Dtype = "float32",
     ) -> None:
         super().__init__(Database(path, timeout_s=timeout_s, allow_network_filesystem=allow_network_filesystem), dtype)
-        self.location = self._database.path
-        self.read_only = self._database.read_only
+        self.location, self.read_only = self._database.path, self._database.read_only
         self.texts = SQLiteTexts(self._database)
         self.byte_values = SQLiteByteValues(self._database)
         self.leases = SQLiteLeases(self._database)
@@ -143,9 +142,8 @@ class SQLiteStore(SQLiteContents):
     ) -> int:
         """See `Store.insert_vectors`."""
         with self.writing() as connection:
-            n_new = vectors.insert(
-                connection, self._as_now(connection, model), content_hashes, vectors_, standalone=standalone
-            )
+            now = self._as_now(connection, model)
+            n_new = vectors.insert(connection, now, content_hashes, vectors_, standalone=standalone)
             self._usage.stored(connection, model.model_id, n_new)
             return n_new
 
@@ -154,9 +152,8 @@ class SQLiteStore(SQLiteContents):
     ) -> int:
         """See `Store.replace_vectors`."""
         with self.writing() as connection:
-            n_new, n_changed = vectors.replace(
-                connection, self._as_now(connection, model), content_hashes, vectors_, standalone=standalone
-            )
+            now = self._as_now(connection, model)
+            n_new, n_changed = vectors.replace(connection, now, content_hashes, vectors_, standalone=standalone)
             if n_changed:
                 collections.vectors_changed(connection, models.identities(connection, [model.model_id]))
             self._usage.stored(connection, model.model_id, n_new)
@@ -272,10 +269,8 @@ class SQLiteStore(SQLiteContents):
     def has_document(self, doc_id: str) -> bool:
         """See `Store.has_document`."""
         with self._database.reading() as connection:
-            return any(
-                document_rows.find(connection, model_id, name, [doc_id]).doc_ids
-                for model_id, name in documents.scopes(connection)
-            )
+            scopes = documents.scopes(connection)
+            return any(document_rows.find(connection, model_id, name, [doc_id]).doc_ids for model_id, name in scopes)
 
     def stats(self) -> Stats:
         """See `Store.stats`."""
