@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine take
 N_DOCUMENTS, N_DUPLICATES = 20_000, 5_000
 N_TEXTS = N_DOCUMENTS - N_DUPLICATES
 ROWS = documents(N_DOCUMENTS, N_DUPLICATES)
+random.Random(7).shuffle(ROWS)  # so that two workers are at the same text at once, some hundred times
 LEASE_S = 5.0
 
 # A worker that is lost has encoded at most a group of a second, or 1,000 rows, that is being stored, and the next.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,12 @@ def test_a_null_is_named_and_what_came_before_is_stored(
     assert "rows.parquet: from row 3 on: column 'text' is null in row 1 of a batch" in result.stderr
     assert not Path("o.parquet").exists()
     assert sorted(fake.texts) == ["one", "two"]
+
+
+def test_without_ray_it_is_said_what_to_install(run: Run, rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray" or "integrations" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = run("embed", "--store", "cache.db", "--model", "fake", rows, "--ray", exit_code=3)
+    assert 'pip install "embstore[ray]"' in result.stderr
+    assert not Path("cache.db").exists()
