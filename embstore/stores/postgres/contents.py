@@ -27,10 +27,11 @@ FROM vectors
 WHERE model_id = %s
 """
 
+# Without the model: as long as the server has no statistics, it would read all that the model has for each page.
 STILL_THERE = """
 SELECT vector_id
 FROM vectors
-WHERE model_id = %s AND vector_id = ANY(%b)
+WHERE vector_id = ANY(%b)
 ORDER BY vector_id
 """
 
@@ -90,7 +91,7 @@ def _page(connection: Connection, model: StoredModel, page: npt.NDArray[np.int64
     """Read the vectors of ascending vector_ids, and the documents that point at them; without those removed since."""
     model = models.as_now(connection, model)
     page = np.array(
-        [row[0] for row in connection.execute(STILL_THERE, (model.model_id, Int8Array(page)), binary=True)],
+        [row[0] for row in connection.execute(STILL_THERE, (Int8Array(page),), binary=True)],
         dtype=np.int64,
     )
     rows = vectors.read(connection, model, page)
