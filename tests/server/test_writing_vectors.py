@@ -18,7 +18,7 @@ pytest.importorskip("psycopg", reason="needs the extra postgres")
 import psycopg
 
 from embstore.stores.base import StoredModel
-from embstore.stores.postgres import vectors
+from embstore.stores.postgres import models, vectors
 from embstore.stores.postgres.store import PostgresStore
 
 KEYS = [content_hash(f"text {i}") for i in range(100)]
@@ -105,3 +105,48 @@ def test_a_model_that_was_converted_since_it_was_found_is_read_as_it_is_now(
     read = store.read_documents(model, "", ["a", "b"], KEYS[:2])
     assert read is not None
     assert read.tolist() == VECTORS[:2].tolist()
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_a_model_that_is_converted_once_it_was_found_is_the_same_one(
+    store: PostgresStore, model: StoredModel, postgres_url: str, monkeypatch: pytest.MonkeyPatch, is_exact: bool
+) -> None:
+    store.insert_vectors(model, KEYS[:1], VECTORS[:1], standalone=False)
+    name = "find" if is_exact else "find_variant"
+    find = getattr(models, name)
+    is_first = True
+
+    def find_and_be_late(*arguments: Any) -> Any:
+        nonlocal is_first
+        found = find(*arguments)
+        if is_first:
+            is_first = False
+            monkeypatch.undo()
+            with contextlib.closing(PostgresStore(postgres_url)) as other:
+                other.convert(model, "float16")
+        return found
+
+    monkeypatch.setattr(models, name, find_and_be_late)
+    given = (store.ensure_model if is_exact else store.ensure_variant)(model.identity, 4, None)
+    # Who asks for a format by name gets that, though the other is stored.
+    assert [each.dtype for each in store.find_models()] == (["float16", "float32"] if is_exact else ["float16"])
+    assert given.dtype == ("float32" if is_exact else "float16")
+    assert given.model_id == store.find_models()[-1].model_id
+
+
+def test_a_model_that_two_store_at_once_in_two_formats_is_one(store: PostgresStore, postgres_url: str) -> None:
+    identity = ModelIdentity("new")
+    with contextlib.closing(PostgresStore(postgres_url, dtype="float16")) as other:
+        late = threading.Thread(target=other.ensure_variant, args=(identity, 4, None))
+
+        def ensure() -> StoredModel:
+            ensured = store.ensure_variant(identity, 4, None)
+            late.start()
+            while watching.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+                assert late.is_alive()
+            return ensured
+
+        with psycopg.connect(postgres_url, autocommit=True) as watching:
+            assert store.write(ensure).dtype == "float32"
+        late.join()
+    assert [each.dtype for each in store.find_models("new")] == ["float32"]

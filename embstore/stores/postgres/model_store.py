@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from embstore.codec import Vectors
+from embstore.errors import UnknownModelError
 from embstore.identity import DTYPES, Dtype, ModelIdentity
 from embstore.stores.base import StoredModel
 from embstore.stores.dims import check_dim
@@ -53,15 +57,11 @@ class PostgresModels:
         """
 
         def ensure(connection: Connection) -> StoredModel:
-            model, is_new = models.find(connection, identity), False
-            check_dim(identity, dim, model, canary)
-            if model is None:
-                model, is_new = models.insert(connection, identity, dim, canary)
-                check_dim(identity, dim, model, canary)
-            if is_new:
-                self._take_over(connection, identity)
-                return model
-            return models.locked(connection, model)
+            while True:
+                find = partial(models.find, connection, identity)
+                model = self._locked_or_new(connection, find, identity, dim, canary)
+                if model.identity == identity:  # or it was converted after it was found
+                    return model
 
         return self._server.write(ensure)
 
@@ -74,14 +74,38 @@ class PostgresModels:
             As of `ensure_model`.
         """
 
-        def ensure(_: Connection) -> StoredModel:
-            model = self.find_variant(identity)
-            wanted = identity if model is None else model.identity
-            if model is None and identity.dtype == "float32":
-                wanted = identity.stored_as(self.dtype)
-            return self.ensure_model(wanted, dim, canary)
+        def ensure(connection: Connection) -> StoredModel:
+            find = partial(models.find_variant, connection, identity, self.dtype)
+            new = identity.stored_as(self.dtype) if identity.dtype == "float32" else identity
+            return self._locked_or_new(connection, find, new, dim, canary)
 
         return self._server.write(ensure)
+
+    def _locked_or_new(
+        self,
+        connection: Connection,
+        find: Callable[[], StoredModel | None],
+        new: ModelIdentity,
+        dim: int,
+        canary: Vectors | None,
+    ) -> StoredModel:
+        """Give the model that is found, as nobody changes or removes it before this transaction has ended.
+
+        Each statement sees what others have committed before it: a model that was found is another when it is locked
+        (tests/server/test_writing_vectors.py::test_a_model_that_is_converted_once_it_was_found_is_the_same_one).
+        """
+        while True:
+            model = find()
+            if model is None:
+                models.lock_new(connection)
+                model = find()
+            check_dim(new if model is None else model.identity, dim, model, canary)
+            if model is None:
+                model, _ = models.insert(connection, new, dim, canary)
+                self._take_over(connection, new)
+                return model
+            with suppress(UnknownModelError):
+                return models.locked(connection, model)
 
     def set_canary(self, model: StoredModel, canary: Vectors) -> StoredModel:
         """See `Store.set_canary`."""

@@ -63,6 +63,14 @@ WHERE model_id = %s
 FOR KEY SHARE
 """
 
+# Models that are new are stored one after the other: one in two formats would be two models.
+LOCK_NEW = """
+SELECT version
+FROM embstore_migrations
+WHERE version = 0
+FOR UPDATE
+"""
+
 LOCK_WHOLE = """
 SELECT model_id
 FROM models
@@ -142,6 +150,11 @@ def locked(connection: Connection, model: StoredModel) -> StoredModel:
             f"model {str(model.identity)!r} was removed meanwhile; do it again", model_name=model.identity.model_name
         )
     return _in_format(model, rows[0][0])
+
+
+def lock_new(connection: Connection) -> None:
+    """Let nobody else store a new model before this transaction has ended."""
+    connection.execute(LOCK_NEW)
 
 
 def lock_whole(connection: Connection, model_ids: Collection[int]) -> list[int]:
