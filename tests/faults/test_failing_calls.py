@@ -48,7 +48,7 @@ def is_kept(case: Case) -> bool:
 def test_whatever_call_fails_there_is_an_error_and_the_state_before_or_the_state_after(
     tmp_path: Path, tally: Tally, rounds: Callable[[int, int], int]
 ) -> None:
-    shim, share, n_processes = compiled(tmp_path), rounds(140, 1), rounds(1, 4)
+    shim, share, n_processes = compiled(tmp_path), rounds(127, 1), rounds(1, 4)
     folders = [tmp_path / f"{i}" for i in range(n_processes)]
     with ThreadPoolExecutor(n_processes) as pool:
         runs = [
