@@ -173,8 +173,11 @@ class ModelGuard:
                 known.canary = encode_canary(encoder, role)
             return known.canary
 
-    def confirm(self, encoder: NamedEncoder, model: StoredModel, canary: Vectors | None) -> None:
+    def compare(self, encoder: NamedEncoder, model: StoredModel, canary: Vectors | None) -> None:
         """Compare a canary with that of a stored model, which another process may have put there in the meantime.
+
+        In a transaction: where it is not committed, its new model's number can become another's, so that it is not
+        remembered here.
 
         Raises
         ------
@@ -190,7 +193,12 @@ class ModelGuard:
             except ModelChangedError:
                 known.canary = None  # the object may be set right
                 raise
-            known.model_ids.add(model.model_id)
+
+    def confirm(self, encoder: NamedEncoder, model: StoredModel, canary: Vectors | None) -> None:
+        """Compare a canary with that of a model that is stored for certain, once; raises as `compare`."""
+        self.compare(encoder, model, canary)
+        if canary is not None and model.canary is not None:
+            self._known(encoder, model.identity).model_ids.add(model.model_id)
 
     def _known(self, encoder: NamedEncoder, identity: ModelIdentity) -> _Known:
         watched, part = encoder.watched

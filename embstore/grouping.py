@@ -75,7 +75,7 @@ class GroupStore:
 
         def store() -> tuple[StoredModel, int]:
             model = self.backend.ensure_variant(self.identity, vectors.shape[1], self.canary)
-            self.guard.confirm(self.encoder, model, self.canary)
+            self.guard.compare(self.encoder, model, self.canary)
             n_new = self.backend.insert_vectors(model, keys, vectors, standalone=standalone)
             if damaged:
                 damaged_keys = [keys[i] for i in damaged]

@@ -109,7 +109,7 @@ class PutEmbeddings(KnownTexts):
         def put() -> int:
             stored = ensure(identity, matrix.shape[1], canary)
             if encoder is not None:
-                self._guard.confirm(encoder, stored, canary)
+                self._guard.compare(encoder, stored, canary)
             check_range(matrix, stored.dtype, lambda i: f"the vector of doc_id {doc_ids[rows[i]]!r:.80}")
             n_new = self._store.replace_vectors(stored, list(row_of), matrix, standalone=False)
             self._store.put_documents(stored, collection, list(content_of), list(content_of.values()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embstore import EmbeddingCache, EncoderError, EncoderOutputError, ModelChangedError
+from embstore import EmbeddingCache, EncoderError, EncoderOutputError, ModelChangedError, StoreFullError
 from embstore.canary import CANARY_TEXT, ModelGuard, encode_canary
 from embstore.encoders import as_encoder
 from embstore.stores.base import StoredModel
@@ -61,6 +61,25 @@ class CannotEncodeTheCanary(CountingEncoder):
         if texts == [CANARY_TEXT]:
             raise UnicodeError("ASCII only")
         return super().encode(texts)
+
+
+def test_a_model_whose_transaction_failed_is_compared_with_the_one_that_has_its_number_now(
+    cache: EmbeddingCache, encoder: CountingEncoder, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise StoreFullError("no room")
+
+    for store in (
+        lambda: cache.get("a", "text", encoder),
+        lambda: cache.put_many(["a"], ["text"], encoder.vectors(["text"]), model=encoder),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(StoreFullError):
+            patch.setattr(cache.store, "put_documents", fail)
+            store()
+    with EmbeddingCache(location) as other:
+        other.get("a", "text", CountingEncoder(seed=1))
+    with pytest.raises(ModelChangedError):
+        cache.get("a", "text", encoder)
 
 
 def test_the_canary_is_encoded_once_per_encoder_object(cache: EmbeddingCache, encoder: CountingEncoder) -> None:
