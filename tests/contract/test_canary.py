@@ -73,9 +73,10 @@ def test_a_model_whose_transaction_failed_is_compared_with_the_one_that_has_its_
         lambda: cache.get("a", "text", encoder),
         lambda: cache.put_many(["a"], ["text"], encoder.vectors(["text"]), model=encoder),
     ):
-        with monkeypatch.context() as patch, pytest.raises(StoreFullError):
+        with monkeypatch.context() as patch:
             patch.setattr(cache.store, "put_documents", fail)
-            store()
+            with pytest.raises(StoreFullError):
+                store()
     with EmbeddingCache(location) as other:
         other.get("a", "text", CountingEncoder(seed=1))
     with pytest.raises(ModelChangedError):
