@@ -193,6 +193,17 @@ def test_a_damaged_document_is_named_and_its_vector_is_kept(damaged: Path, new: 
     assert report.n_vectors == 32
 
 
+def test_a_document_whose_id_can_nowhere_be_read_is_counted(tmp_path: Path, new: Path) -> None:
+    path = tmp_path / "embeddings.db"
+    with EmbeddingCache(path) as cache:  # ids that overflow the pages of the table and of its index
+        cache.get_many(["x" * 100_000, "b"], ["one", "two"], CountingEncoder())
+    content = path.read_bytes()
+    assert content.count(b"x" * 50_000) == 2
+    path.write_bytes(content.replace(b"x" * 50_000, b"\xff" * 50_000))
+    report = repair(path, new)
+    assert (report.ok, report.lost, report.n_documents, report.n_vectors) == (False, (LostRow("documents"),), 1, 2)
+
+
 def test_a_document_keeps_its_content_whatever_vector_it_points_at(damaged: Path, new: Path) -> None:
     before = dump(damaged)
     change(damaged, "UPDATE documents SET vector_id = 1 WHERE doc_id = 'doc 6' AND collection = ''")

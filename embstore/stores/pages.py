@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
+from typing import NamedTuple
 
 from embstore.stores.rows_in_pages import NoRowError, Value, exactly, letter, serial_types_of, values_of, varint
 
@@ -36,6 +37,14 @@ class Row:
 
     rowid: int | None
     values: tuple[Value, ...]
+
+
+class _Head(NamedTuple):
+    n_bytes: int
+    rowid: int | None
+    at: int  # where the rest begins
+    serial_types: list[int]
+    n_header: int
 
 
 class Pages:
@@ -76,6 +85,10 @@ class Pages:
         """
         for number in self.live if of is None else self._tree(of):
             yield from self._rows(number, types)
+
+    def count(self, *types: str, of: str) -> int:
+        """Count the rows that say they have values of these types, also those whose values cannot be read any more."""
+        return sum(self._says(kind, self._page(n), at, types) for n in self._tree(of) for kind, at in self._cells(n))
 
     def _tree(self, name: str) -> list[int]:
         """List the pages of a table or index; all that are live where its tree is not whole."""
@@ -158,22 +171,25 @@ class Pages:
 
     def _rows(self, number: int, types: Container[str]) -> Iterator[Row]:
         page = self._page(number)
-        for kind, start in _cells(page, number):
+        for kind, start in self._cells(number):
             row = None
-            if kind != INTERIOR_TABLE:  # which holds keys only
-                with suppress(NoRowError, struct.error, IndexError, UnicodeDecodeError):
-                    row = self._row(kind, page, start, types)
+            with suppress(NoRowError, struct.error, IndexError, UnicodeDecodeError):
+                row = self._row(kind, page, start, types)
             if row is not None:
                 yield row
 
+    def _cells(self, number: int) -> Iterator[tuple[int, int]]:
+        """Find the rows of a page, of any but those that hold keys only."""
+        return (cell for cell in _cells(self._page(number), number) if cell[0] != INTERIOR_TABLE)
+
+    def _says(self, kind: int, page: bytes, start: int, types: Container[str]) -> bool:
+        with suppress(NoRowError, IndexError):
+            return "".join(map(letter, _head(kind, page, start).serial_types)) in types
+        return False
+
     def _row(self, kind: int, page: bytes, start: int, types: Container[str]) -> Row | None:
         """Read the row that begins somewhere in a page, 1.6, where it is of these types."""
-        at = start + 4 if kind == INTERIOR_INDEX else start
-        n_bytes, at = varint(page, at)
-        rowid = None
-        if kind == LEAF_TABLE:
-            rowid, at = varint(page, at)
-        serial_types, n_header = serial_types_of(page, at)
+        n_bytes, rowid, at, serial_types, n_header = _head(kind, page, start)
         if "".join(map(letter, serial_types)) not in types:
             return None
         payload = self._payload(page, at, n_bytes, kind == LEAF_TABLE)
@@ -195,6 +211,15 @@ class Pages:
             following = int.from_bytes(page[:4], "big")
             missing -= len(parts[-1])
         return b"".join(parts)
+
+
+def _head(kind: int, page: bytes, start: int) -> _Head:
+    """Read what a row that begins somewhere in a page says of itself, 1.6."""
+    n_bytes, at = varint(page, start + 4 if kind == INTERIOR_INDEX else start)
+    rowid = None
+    if kind == LEAF_TABLE:
+        rowid, at = varint(page, at)
+    return _Head(n_bytes, rowid, at, *serial_types_of(page, at))
 
 
 def _cells(page: bytes, number: int) -> list[tuple[int, int]]:

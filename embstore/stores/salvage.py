@@ -230,7 +230,18 @@ class Salvage:
         names = {self._name(model_id) for model_id in self._models}
         gone = {row.model for row in vectors | documents} - names
         found = ({LostRow("models", name) for name in gone}, vectors, documents)
+        self._lost += self._unnamed("vectors", vectors, VECTOR, (VECTOR_KEY, "sqlite_autoindex_vectors_1"))
+        self._lost += self._unnamed("documents", documents, DOCUMENT, (DOCUMENT_BY_VECTOR, "documents_by_vector"))
         return [row for rows in found for row in sorted(rows, key=str)] + self._lost
+
+    def _unnamed(
+        self, table: str, named: set[LostRow], types: tuple[str, ...], index: tuple[tuple[str, ...], str]
+    ) -> list[LostRow]:
+        """Tell of rows of which nothing can be read where they are, nor in the index that has their keys too."""
+        if not self._pages.are_live_known:  # they can be rows that were removed
+            return []
+        n_there = max(self._pages.count(*types, of=table), self._pages.count(*index[0], of=index[1]))
+        return [LostRow(table)] * (n_there - len(named) - self._new.counts()[table])
 
     def _lost_vectors(self) -> set[LostRow]:
         keys = dict(self._damaged_vectors)
