@@ -34,7 +34,7 @@ PROMISES = {
         "a system call fails",
     ],
     "Damage gives no wrong vector and no incomplete answer, and `verify()` sees each row that it lost. `repair` keeps "
-    "every row that is whole, and names the others.": [
+    "every row that is whole, and names the others, or counts those whose names are gone too.": [
         "damage at rest, bit flips",
         "damage at rest, damage of many bytes",
         "damage at rest, truncations",
