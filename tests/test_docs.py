@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -230,12 +231,26 @@ def test_a_browser_finds_by_the_search_of_the_site_and_has_nothing_to_complain_o
         page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{address}how-it-works.html")
         assert page.evaluate("document.querySelector('article img').naturalWidth") > 0
-        page.keyboard.press("Control+k")
-        page.keyboard.type("canary")
-        page.wait_for_selector("a[href*='#embstore.cache.EmbeddingCache.canary']")
+        search = page.get_by_placeholder("Search")
+        act_until_visible(lambda: page.keyboard.press("Control+k"), search)
+        act_until_visible(
+            lambda: search.fill("canary"), page.locator("a[href*='#embstore.cache.EmbeddingCache.canary']").first
+        )
         page.close()
     assert complaints == []
     assert [url for url in requests if not url.startswith(address)] == []
+
+
+def act_until_visible(act: Callable[[], object], element: Any) -> None:
+    """Do something again until it shows: what is done before a page listens is lost."""
+    from playwright.sync_api import TimeoutError as NotInTime
+
+    for _ in range(30):
+        act()
+        with contextlib.suppress(NotInTime):
+            element.wait_for(timeout=2000)
+            return
+    pytest.fail(f"{element} did not appear")
 
 
 def words(html: str) -> str:
