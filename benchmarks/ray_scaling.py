@@ -160,8 +160,8 @@ def in_words(measured: dict[str, Any]) -> str:
     cores, load = measured["machine"]["cores"], measured["load_average"]
     return (
         f"To a model that takes 5 ms a text the cache adds {shares[0]} with one worker and {shares[1]} with two on a "
-        f"PostgreSQL server, {shares[2]} and {shares[3]} on a file: measured on {cores} cores that {load:.0f} "
-        f"processes wanted"
+        f"PostgreSQL server, {shares[2]} and {shares[3]} on a file: measured on {cores} cores at a load of "
+        f"{load:.0f}"
     )
 
 
