@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import subprocess
@@ -32,6 +31,7 @@ from embstore import (
     claims,
 )
 from embstore.stores import committing, opening
+from embstore.stores.btrees.connection import FileConnection
 from embstore.stores.connection import Database
 from embstore.stores.sqlite_errors import sqlite3, translated
 from tests.fakes import CountingEncoder
@@ -153,7 +153,7 @@ def test_an_interrupt_while_waiting_for_a_lock_leaves_no_transaction(
     """It is heard when the wait is over, and the lock is there."""
     armed = [False]
 
-    class Interrupted(sqlite3.Connection):
+    class Interrupted(FileConnection):
         def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
             cursor = super().execute(sql, *parameters)
             if armed[0] and sql == statement:
@@ -161,7 +161,7 @@ def test_an_interrupt_while_waiting_for_a_lock_leaves_no_transaction(
                 raise KeyboardInterrupt
             return cursor
 
-    monkeypatch.setattr(opening.sqlite3, "connect", functools.partial(sqlite3.connect, factory=Interrupted))
+    monkeypatch.setattr(opening, "FileConnection", Interrupted)
     with EmbeddingCache(cache_path, timeout_s=0) as cache, EmbeddingCache(cache_path, timeout_s=0) as other:
         cache.get("a", "text", CountingEncoder())
         armed[0] = True

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
 from embstore.stores import committing, forks, opening, schema
+from embstore.stores.btrees.connection import FileConnection
 from embstore.stores.sqlite_errors import sqlite3, translated
 from embstore.stores.stopping import stop_nothing, stop_when_endless
 from embstore.stores.turns import Turns
@@ -24,18 +25,17 @@ _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 class _Handle:
     """A connection of one thread; closed when the thread ends."""
 
-    def __init__(self, connection: sqlite3.Connection, timeout_s: float) -> None:
+    def __init__(self, connection: FileConnection, timeout_s: float) -> None:
         self.connection = connection
         self.turns = Turns(timeout_s)
         self.pid = os.getpid()
-        self.is_writing = False
         self.lock = threading.RLock()  # held while the connection is used, so that close() waits for it
         self.thread = threading.get_ident()
         self.transaction = forks.transaction()  # kept, as a thread that ends has no locals any more
 
     def is_in_use(self) -> bool:
         """Tell whether a block goes on with the connection; SQLite may have rolled its transaction back already."""
-        return self.is_writing or self.connection.in_transaction
+        return self.connection.is_writing or self.connection.in_transaction
 
     def __del__(
         self,
@@ -184,20 +184,20 @@ class Database:
                 path=self.path,
             )
         with committing.confirmed(self._path), self._using() as handle:
-            if handle.is_writing:
+            if handle.connection.is_writing:
                 yield handle.connection
                 return
             with contextlib.ExitStack() as along, committing.immediate(handle.connection, handle.turns):
                 write_along = [along.enter_context(passenger.going_along()) for passenger in self._passengers]
                 # Newer tables may depend on rows that this embstore would not know to write.
                 schema.check_known(schema.user_version(handle.connection), self.path)
-                handle.is_writing = True
+                handle.connection.is_writing = True
                 try:
                     yield handle.connection
                     for write in write_along:
                         write(handle.connection)
                 finally:
-                    handle.is_writing = False
+                    handle.connection.is_writing = False
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

@@ -27,6 +27,8 @@ from embstore.errors import (
 )
 from embstore.seconds import check_seconds
 from embstore.stores import schema
+from embstore.stores.btrees.connection import FileConnection
+from embstore.stores.btrees.descriptors import file_id
 from embstore.stores.committing import CommittedError, confirmed, immediate
 from embstore.stores.companions import check_companions
 from embstore.stores.filesystem import network_filesystem
@@ -252,15 +254,19 @@ def _not_migrated(path: Path) -> NotAStoreError:
     )
 
 
-def connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
+def connect(path: Path, mode: str, timeout_s: float) -> FileConnection:
     """Open a connection in SQLite's mode "ro" or "rw"."""
+    file = file_id(path)
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",
         uri=True,
         timeout=timeout_s,
         isolation_level=None,
         check_same_thread=False,  # close() and the end of a thread close it from elsewhere
+        factory=FileConnection,
     )
+    if file_id(path) == file:  # nobody put another in its place meanwhile
+        connection.file = file
     try:
         if hasattr(connection, "setlimit"):  # pysqlite3 may have none
             for limit, value in LIMITS.items():

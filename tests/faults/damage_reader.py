@@ -22,10 +22,14 @@ from embstore import EmbeddingCache, EmbstoreError, ModelIdentity
 from embstore.codec import Vectors
 from embstore.search.loading import LoadedCollection
 from embstore.stores.sqlite_errors import sqlite3
+from embstore.stores.tables import vector_pages
 from tests.faults.holdings import ENCODERS, NOTES, Holdings
 from tests.faults.injuries import injure
 from tests.faults.repair_check import Repairs
 from tests.files import connection
+
+# Of every second file vectors are read off the pages, however few they are.
+LEAST_ROWS_OFF_PAGES = (1, vector_pages.LEAST_ROWS)
 
 LIVE = ("models", "vectors", "documents", "collections", "texts", "encodings", "byte_values", "usage")
 
@@ -238,6 +242,7 @@ def main(n: int, file: Path, page_size: int, scratch: Path) -> None:
         repaired = {}
         if is_repaired:
             repaired = repairs.check(scratch, scratch.with_name(f"{scratch.name}-repaired"))
+        vector_pages.LEAST_ROWS = LEAST_ROWS_OFF_PAGES[seed % 2]
         found = Examination(holdings, tables).of(scratch)
         found["broken"] += repaired.pop("broken", [])
         sys.stdout.write(json.dumps({"kind": kind, "seed": seed, "how": how, **found, **repaired}) + "\n")

@@ -10,7 +10,7 @@ from sqlite3 import Connection, DatabaseError
 import numpy as np
 import numpy.typing as npt
 
-from embstore.stores.tables import all_rows, chunks, integers, places, whole_numbers
+from embstore.stores.tables import all_rows, chunks, document_pages, integers, places, whole_numbers
 
 ROWS_TOGETHER = 50_000  # as one, whose text stays far below the longest value
 NO_IDS = np.empty(0, dtype=np.int64)
@@ -71,6 +71,9 @@ def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequen
 
 def _all_together(connection: Connection, model_id: int, collection: str) -> Documents | None:
     """Read all rows, many as one; None where one cannot be read so, as where a value is of another type."""
+    read_off = document_pages.read(connection, model_id, collection)
+    if read_off is not None:
+        return Documents(collection, *read_off)
     pages: list[Documents] = []
     last = ""  # comes before every doc_id, as none is empty
     while True:

@@ -18,7 +18,15 @@ from embstore.errors import DamagedStoreError
 from embstore.formats import STORED_DTYPES
 from embstore.stores.base import StoredModel
 from embstore.stores.sqlite_errors import is_damage
-from embstore.stores.tables import KEYS_AT_ONCE, LONGEST_VALUE_BYTES, PAGE_COUNT, PAGE_SIZE, integers, places
+from embstore.stores.tables import (
+    KEYS_AT_ONCE,
+    LONGEST_VALUE_BYTES,
+    PAGE_COUNT,
+    PAGE_SIZE,
+    integers,
+    places,
+    vector_pages,
+)
 
 BYTES_TOGETHER = LONGEST_VALUE_BYTES // 2
 
@@ -219,9 +227,12 @@ def read_together(
     values : ndarray of shape (n, dim), float32 or float16
         In the format of the model. None in place of both where a row is missing or is not of these types.
     """
+    check_room(connection, len(vector_ids), model)
+    read_off = vector_pages.read(connection, vector_ids, model, targets)
+    if read_off is not None:
+        return read_off
     sums = np.empty(len(vector_ids), dtype=np.uint64)
     stored_dtype = STORED_DTYPES[model.dtype]
-    check_room(connection, len(vector_ids), model)
     values = np.empty((len(vector_ids), model.dim), dtype=stored_dtype)
     n_rows = min(KEYS_AT_ONCE, max(1, BYTES_TOGETHER // (model.dim * values.itemsize)))
 

@@ -1,0 +1,217 @@
+"""Taking rows apart, many at once: a chunk of pages is one array of bytes, and a row a place in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embstore.stores.btrees.pager import Bytes, Numbers, UnreadableError
+
+INTERIOR_INDEX, INTERIOR_TABLE, LEAF_INDEX, LEAF_TABLE = 2, 5, 10, 13  # kinds of pages, 1.6
+INTERIOR_HEADER_BYTES, LEAF_HEADER_BYTES = 12, 8
+
+# Serial types, 2.1. Those that no row has that is read here, floats among them, are as wide as nothing can be. The key
+# of a table is NULL in its rows.
+_NULL, _INTEGER_TYPES = 0, 10
+_BLOB, _TEXT = 12, 13
+_TOO_WIDE = 2**40
+_WIDTHS = np.array([0, 1, 2, 3, 4, 6, 8, _TOO_WIDE, 0, 0, _TOO_WIDE, _TOO_WIDE], dtype=np.int64)
+_CONSTANTS = 8  # the type of 0; that of 1 follows
+_VALUE_BITS = 0x7F  # of a byte of a number, 1.6; the other tells that there are more bytes
+_MOST_VARINT_BYTES = 5  # longer ones, which SQLite writes too, are of no row that is read here
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where rows are.
+
+    Attributes
+    ----------
+    data : ndarray of uint8
+        Pages one after another.
+    starts : ndarray of shape (n,), int64
+        Where each row begins.
+    page_ends : ndarray of shape (n,), int64
+        Where the page of each ends.
+    most_bytes : int
+        Longer rows overflow to other pages, 1.6.
+    """
+
+    data: Bytes
+    starts: Numbers
+    page_ends: Numbers
+    most_bytes: int
+
+    def moved(self, n_bytes: int) -> Cells:
+        """Give the same rows, each beginning some bytes later."""
+        return replace(self, starts=self.starts + n_bytes)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Cells:
+        """Give some rows."""
+        return replace(self, starts=self.starts[rows], page_ends=self.page_ends[rows])
+
+
+@dataclass(frozen=True)
+class Records:
+    """What rows hold.
+
+    Attributes
+    ----------
+    types : ndarray of shape (n_columns, n), int64
+        Serial types of the values.
+    ends : ndarray of shape (n_columns, n), int64
+        Where each value ends, and the next one begins.
+    """
+
+    data: Bytes
+    types: Numbers
+    ends: Numbers
+
+    def integers(self, column: int) -> Numbers:
+        """Give a column of integers: (n,)."""
+        types, ends = self.types[column], self.ends[column]
+        if not ((types > _NULL) & (types < _INTEGER_TYPES)).all():
+            raise UnreadableError("values that are no integers")
+        widths = _WIDTHS[types]
+        # The last 8 bytes up to the end of each; what is before the value is shifted out. No value begins a page.
+        values: Numbers = _windows(self.data, np.dtype(">i8"))[ends - 8].astype(np.int64)
+        spare = 64 - 8 * widths
+        values = (values << np.minimum(spare, 63)) >> np.minimum(spare, 63)
+        return np.where(types >= _CONSTANTS, types - _CONSTANTS, values)
+
+    def blobs(self, column: int, n_bytes: int) -> npt.NDArray[np.void]:
+        """Copy a column of blobs of one length: (n,), each value n_bytes long."""
+        if not (self.types[column] == _BLOB + 2 * n_bytes).all():
+            raise UnreadableError("blobs of another length")
+        blobs: npt.NDArray[np.void] = _windows(self.data, np.dtype((np.void, n_bytes)))[self.ends[column] - n_bytes]
+        return blobs
+
+    def are_text(self, column: int, text: bytes) -> npt.NDArray[np.bool_]:
+        """Tell which texts of a column are one: (n,)."""
+        same: npt.NDArray[np.bool_] = self.types[column] == _TEXT + 2 * len(text)
+        if text:
+            at = np.maximum(self.ends[column] - len(text), 0)
+            windows = _windows(self.data, np.dtype((np.void, len(text))))
+            same &= windows[at] == np.void(text)
+        return same
+
+    def value(self, column: int, row: int) -> bytes:
+        """Copy the bytes of one value."""
+        end = int(self.ends[column, row])
+        return self.data[end - int(_widths(self.types[column, row])) : end].tobytes()
+
+    def texts(self, column: int) -> list[str]:
+        """Give a column of texts."""
+        types, ends = self.types[column], self.ends[column]
+        if not ((types >= _TEXT) & (types % 2 == 1)).all():
+            raise UnreadableError("values that are no texts")
+        if not len(types):
+            return []
+        lengths = (types - _TEXT) // 2
+        # One text of all, with an end mark after each.
+        stops = np.cumsum(lengths + 1)
+        at = np.arange(stops[-1]) + np.repeat(ends - stops + 1, lengths + 1)
+        joined = self.data[np.minimum(at, len(self.data) - 1)]
+        joined[stops - 1] = 0
+        texts: list[str] = joined[:-1].tobytes().decode().split("\0")
+        if len(texts) != len(types):
+            raise UnreadableError("texts with NUL in them")
+        return texts
+
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Records:
+        """Give some rows."""
+        return Records(self.data, self.types[:, rows], self.ends[:, rows])
+
+
+def page_cells(pages: Bytes, kind: int) -> tuple[Cells, Numbers]:
+    """Find the rows of pages of one kind, page by page, in the order of their keys, 1.6.
+
+    Parameters
+    ----------
+    pages : ndarray of shape (n_pages, page_bytes), uint8
+        None of them the first of the file.
+    kind : int
+
+    Returns
+    -------
+    cells : Cells
+    counts : ndarray of shape (n_pages,), int64
+        How many rows each page has.
+    """
+    n_pages, page_bytes = pages.shape
+    header_bytes = INTERIOR_HEADER_BYTES if kind in (INTERIOR_INDEX, INTERIOR_TABLE) else LEAF_HEADER_BYTES
+    if not (pages[:, 0] == kind).all():
+        raise UnreadableError("a page of another kind")
+    counts = np.ascontiguousarray(pages[:, 3:5]).view(">u2")[:, 0].astype(np.int64)
+    most = int(counts.max(initial=0))
+    if header_bytes + 2 * most > page_bytes:
+        raise UnreadableError("more rows than a page holds")
+    starts = np.ascontiguousarray(pages[:, header_bytes : header_bytes + 2 * most]).view(">u2").astype(np.int64)
+    is_one = np.arange(most) < counts[:, None]
+    if not (starts >= (header_bytes + 2 * counts)[:, None])[is_one].all():
+        raise UnreadableError("a row in the header of its page")
+    firsts = np.arange(n_pages) * page_bytes
+    starts += firsts[:, None]
+    is_table = kind in (INTERIOR_TABLE, LEAF_TABLE)
+    most_bytes = page_bytes - 35 if is_table else (page_bytes - 12) * 64 // 255 - 23
+    return Cells(pages.reshape(-1), starts[is_one], np.repeat(firsts + page_bytes, counts), most_bytes), counts
+
+
+def varints(data: Bytes, at: Numbers) -> tuple[Numbers, Numbers]:
+    """Read numbers of a few bytes, 1.6, and tell where the next bytes are."""
+    byte = data[at].astype(np.int64)
+    values, at = byte & _VALUE_BITS, at + 1
+    for _ in range(_MOST_VARINT_BYTES - 1):
+        more = byte > _VALUE_BITS
+        if not more.any():
+            return values, at
+        byte = np.where(more, data[np.minimum(at, len(data) - 1)], 0).astype(np.int64)
+        values = np.where(more, values << 7 | byte & _VALUE_BITS, values)
+        at = at + more
+    if (byte > _VALUE_BITS).any():
+        raise UnreadableError("numbers of many bytes")
+    return values, at
+
+
+def records(cells: Cells, starts: Numbers, n_bytes: Numbers, n_columns: int) -> Records:
+    """Read the headers of rows, 2.1.
+
+    Parameters
+    ----------
+    cells : Cells
+    starts : ndarray of shape (n,), int64
+        Where the header of each row begins.
+    n_bytes : ndarray of shape (n,), int64
+        How long header and values are together.
+    n_columns : int
+
+    Raises
+    ------
+    UnreadableError
+        A row has other columns, or does not end where it says, or reaches beyond its page.
+    """
+    header_bytes, at = varints(cells.data, starts)
+    types, ends = np.empty((2, n_columns, len(starts)), dtype=np.int64)
+    end = starts + header_bytes
+    for column in range(n_columns):
+        types[column], at = varints(cells.data, at)
+        end = end + _widths(types[column])
+        ends[column] = end
+    is_whole = (at == starts + header_bytes) & (end == starts + n_bytes) & (end <= cells.page_ends)
+    if not (is_whole & (n_bytes <= cells.most_bytes)).all():
+        raise UnreadableError("rows of another form")
+    return Records(cells.data, types, ends)
+
+
+def _widths(types: Numbers) -> Numbers:
+    return np.where(types >= _BLOB, (types - _BLOB) >> 1, _WIDTHS[np.minimum(types, _BLOB - 1)])
+
+
+def _windows(data: Bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """See each place of an array as the beginning of a value."""
+    if dtype.itemsize > len(data):
+        raise UnreadableError("values longer than their pages")
+    return np.ndarray((len(data) - dtype.itemsize + 1,), dtype, buffer=data, strides=(1,))
