@@ -29,8 +29,11 @@ WORD = np.dtype("<u8")
 HASH_WORDS = HASH_BYTES // 8
 _MIX = 0x9E3779B97F4A7C15
 _FACTOR, _HALF = np.uint64(_MIX), np.uint64(32)
-_ROWS_AT_ONCE = 512  # mixed rows of this many stay in the processor's cache
+_WORDS_AT_ONCE = 2**15  # what is made of this many stays in the processor's cache
 _SHORT_BYTES = 64  # texts up to this long are summed as one matrix, longer ones one by one
+
+# By how many of its bytes are wanted, the first ones: what leaves these of a word.
+_FIRST_BYTES = np.array([256**n_bytes - 1 for n_bytes in range(WORD.itemsize + 1)], dtype=np.uint64)
 
 # Places of the weights. Each kind of word has a range of its own, so that no two kinds share a weight.
 _MODEL, _DIM, _STANDALONE, _DOC_ID_LENGTH, _COLLECTION_LENGTH = range(5)
@@ -56,14 +59,15 @@ def _sums(words: Words, place: int) -> Words:
     n, n_words = words.shape
     weights = _weights(place, n_words)
     sums = np.empty(n, dtype=np.uint64)
-    mixed, shifted = np.empty((2, min(n, _ROWS_AT_ONCE), n_words), dtype=np.uint64)
-    for start in range(0, n, _ROWS_AT_ONCE):
-        rows = words[start : start + _ROWS_AT_ONCE]
+    n_at_once = max(1, min(n, _WORDS_AT_ONCE // max(1, n_words)))
+    mixed, shifted = np.empty((2, n_at_once, n_words), dtype=np.uint64)
+    for start in range(0, n, n_at_once):
+        rows = words[start : start + n_at_once]
         m, s = mixed[: len(rows)], shifted[: len(rows)]
         np.multiply(rows, _FACTOR, out=m)
         np.right_shift(m, _HALF, out=s)
         np.bitwise_xor(m, s, out=m)
-        np.einsum("ij,j->i", m, weights, out=sums[start : start + len(rows)])
+        np.einsum("ij,j->i", m, weights, out=sums[start : start + n_at_once])
     return sums
 
 
@@ -258,13 +262,29 @@ def _document_sums(model_id: int, collection: str, doc_ids: Sequence[str]) -> Wo
 
 def _text_sums(texts: Sequence[str], place: int, length_place: int) -> Words:
     """Sum UTF-8 texts and their lengths; padding with zero bytes changes no sum, so the length says where they end."""
-    encoded = [text.encode() for text in texts]
-    lengths = np.fromiter(map(len, encoded), dtype=np.uint64, count=len(encoded))
-    longest = int(lengths.max(initial=1))
-    short = encoded if longest <= _SHORT_BYTES else [text if len(text) <= _SHORT_BYTES else b"" for text in encoded]
-    width = -(-min(longest, _SHORT_BYTES) // 8)  # in words
-    sums = _sums(np.array(short, dtype=f"S{8 * width}").view(WORD).reshape(-1, width), place)
-    for i in np.flatnonzero(lengths > _SHORT_BYTES):
-        padded = encoded[i] + bytes(-len(encoded[i]) % 8)
+    data, starts, lengths = _joined(texts)
+    width = -(-min(int(lengths.max(initial=1)), _SHORT_BYTES) // WORD.itemsize)  # in words
+    data += bytes(width * WORD.itemsize)
+    n_windows = len(data) - width * WORD.itemsize + 1
+    windows = np.ndarray((n_windows,), np.dtype((np.void, width * WORD.itemsize)), buffer=data, strides=(1,))
+    words = windows[starts].view(WORD).reshape(len(texts), width)
+    short = np.where(lengths <= _SHORT_BYTES, lengths, 0)
+    for i in range(width):
+        words[:, i] &= _FIRST_BYTES[np.clip(short - i * WORD.itemsize, 0, WORD.itemsize)]
+    sums = _sums(words, place)
+    for i in np.flatnonzero(lengths > _SHORT_BYTES).tolist():
+        text = data[starts[i] : starts[i] + lengths[i]]
+        padded = text + bytes(-len(text) % WORD.itemsize)
         sums[i] = _sums(np.frombuffer(padded, dtype=WORD).reshape(1, -1), place)[0]
-    return sums + lengths * np.uint64(_weights(length_place, 1)[0])
+    return sums + lengths.astype(np.uint64) * np.uint64(_weights(length_place, 1)[0])
+
+
+def _joined(texts: Sequence[str]) -> tuple[bytes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give UTF-8 texts one after another with a byte between them, and where each begins and how long it is."""
+    data = "\0".join(texts).encode()
+    stops = np.append(np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 0), len(data))
+    if len(stops) != len(texts):  # texts with such a byte in them
+        lengths = np.array([len(text.encode()) for text in texts], dtype=np.int64)
+        stops = np.cumsum(lengths + 1) - 1
+    starts = np.append(0, stops + 1)[: len(texts)]
+    return data, starts, stops[: len(texts)] - starts

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     reason="this system does not tell which descriptors a process has",
 )
 
-N = 700  # more than are asked of SQLite, in several pages
+N = 1200  # more than are asked of SQLite, in several pages
 IDS = [f"doc {i}" for i in range(N)]
 TEXTS = [f"text {i}" for i in range(N)]
 
@@ -128,6 +128,7 @@ def test_whatever_was_stored_and_forgotten_pages_give_what_sqlite_gives(
 
 def test_ids_that_no_row_has_are_asked_of_sqlite(filled: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_pages, "LEAST_ROWS", 1)
+    monkeypatch.setattr(vector_pages, "MOST_IDS_A_ROW", N)
     with reading(filled) as connection:
         model = filled._find_model("fake", None, "document")
         assert vector_pages.read(connection, np.array([1, N]), model, None) is not None

@@ -58,8 +58,10 @@ class Listing:
     def take(self, at: npt.NDArray[np.intp]) -> Listing:
         """Give some rows, in this order."""
         order = at.tolist()
+        names = self.collections
+        is_one = not names or names.count(names[0]) == len(names)
         return Listing(
-            [self.collections[i] for i in order],
+            names[:1] * len(order) if is_one else [names[i] for i in order],
             [self.doc_ids[i] for i in order],
             self.vector_ids[at],
             self.checksums[at],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count as count_up
 from itertools import repeat
 from sqlite3 import Connection
 
@@ -160,8 +161,8 @@ def pointers(
     """Give the vector that each of n doc_ids points at, 0 where it is not stored, soundly, with this content: (n,)."""
     most = _most_of(connection, model.model_id, collection, len(doc_ids))
     there = find(connection, model.model_id, collection, None if most else doc_ids)
-    row_of = {doc_id: row for row, doc_id in enumerate(there.doc_ids)}
-    rows = [row_of.get(doc_id, -1) for doc_id in doc_ids]
+    row_of = dict(zip(there.doc_ids, count_up(), strict=False))
+    rows = np.fromiter(map(row_of.get, doc_ids, repeat(-1)), dtype=np.intp, count=len(doc_ids))
     vector_ids, checksums = (np.append(values, 0)[rows] for values in (there.vector_ids, there.checksums))
     return np.where(checksums == document_checksums(model.model_id, collection, doc_ids, content_hashes), vector_ids, 0)
 

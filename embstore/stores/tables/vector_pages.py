@@ -17,9 +17,11 @@ from embstore.stores.base import StoredModel
 from embstore.stores.btrees import cells, tables
 from embstore.stores.btrees.pager import Numbers, Pager, UnreadableError, open_pager
 
-LEAST_ROWS = 500  # fewer are quicker asked of SQLite
-PAGES_AT_ONCE = 32
-ROWS_AT_ONCE = 256  # while they are in the processor's cache
+# Fewer rows, or rows of which there are few in a page, are quicker asked of SQLite.
+LEAST_ROWS = 1000
+MOST_IDS_A_ROW = 4
+
+PAGES_AT_ONCE = 64
 
 _N_COLUMNS = 7
 _CHECKSUM, _VECTOR = 5, 6
@@ -43,7 +45,9 @@ def read(
     content_sums, values
         As of `vector_rows.read_together`; None in place of both where SQLite has to be asked.
     """
-    pager = open_pager(connection) if len(vector_ids) >= LEAST_ROWS else None
+    if len(vector_ids) < LEAST_ROWS or vector_ids[-1] - vector_ids[0] >= MOST_IDS_A_ROW * len(vector_ids):
+        return None
+    pager = open_pager(connection)
     if pager is None:
         return None
     try:
@@ -73,15 +77,14 @@ class _Reading:
     def run(self) -> None:
         """Read all, two pieces at a time."""
         with Background() as background:
-            buffers = [np.empty((PAGES_AT_ONCE, self._pager.page_bytes), dtype=np.uint8) for _ in range(2)]
-            for number, (pages, rows) in enumerate(self._pieces()):
-                work = partial(self._read, pages, rows, buffers[number % 2])
-                if number % 2:
-                    work()
-                    background.wait()
-                else:
-                    background.submit(work)
-            background.wait()
+            pieces = list(self._pieces())
+            n_pages = min(PAGES_AT_ONCE, len(pieces[0][0]))
+            buffers = [np.empty((n_pages, self._pager.page_bytes), dtype=np.uint8) for _ in pieces[:2]]
+            for number in range(0, len(pieces), 2):
+                for piece in pieces[number + 1 : number + 2]:
+                    background.submit(partial(self._read, *piece, buffers[1]))
+                self._read(*pieces[number], buffers[0])
+                background.wait()
 
     def _pieces(self) -> Iterator[tuple[Numbers, slice]]:
         """Tell which pages have which of the rows, some pages at a time."""
