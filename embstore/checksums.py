@@ -29,7 +29,7 @@ WORD = np.dtype("<u8")
 HASH_WORDS = HASH_BYTES // 8
 _MIX = 0x9E3779B97F4A7C15
 _FACTOR, _HALF = np.uint64(_MIX), np.uint64(32)
-_WORDS_AT_ONCE = 2**15  # what is made of this many stays in the processor's cache
+_WORDS_AT_ONCE = 2**16  # what is made of this many stays in the processor's cache
 _SHORT_BYTES = 64  # texts up to this long are summed as one matrix, longer ones one by one
 
 # By how many of its bytes are wanted, the first ones: what leaves these of a word.

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embstore import DamagedStoreError, EmbeddingCache, content_hash
+from embstore.checksums import content_sums, is_content
 from embstore.stores import opening
 from embstore.stores.btrees import descriptors, pager
 from embstore.stores.btrees.connection import FileConnection
@@ -62,6 +63,7 @@ def read_off(cache: EmbeddingCache) -> bool:
         listed = connection.execute(document_rows.ALL, (model.model_id, "")).fetchall()
         assert documents is None or [*zip(*(list(column) for column in documents), strict=True)] == listed
         assert of_pages is None or np.array_equal(of_pages[1], of_sqlite.values)
+        assert of_pages is None or is_content(of_pages[0], content_sums(of_sqlite.content_hashes)).all()
         assert (of_pages is None) == (documents is None)
         return of_pages is not None
 
@@ -123,7 +125,9 @@ def test_whatever_was_stored_and_forgotten_pages_give_what_sqlite_gives(
                             read = vector_pages.read(connection, some, model, order)
                             there = vector_rows.read(connection, some, model, order)
                             assert read is not None or page_bytes == 512
-                            assert read is None or np.array_equal(read[1], there.values)
+                            if read is not None:
+                                assert np.array_equal(read[1], there.values)
+                                assert is_content(read[0], content_sums(there.content_hashes)).all()
 
 
 def test_ids_that_no_row_has_are_asked_of_sqlite(filled: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +223,13 @@ def test_a_descriptor_that_cannot_be_read_any_more_is_left_for_sqlite(
     assert len(filled.matrix("fake")[0]) == N
 
 
-def test_reading_leaves_no_descriptor_open(filled: EmbeddingCache) -> None:
-    before = set(Path(descriptors.FOLDER).iterdir())
+def test_reading_opens_no_other_descriptor(filled: EmbeddingCache) -> None:
+    with reading(filled) as connection:
+        file = connection.file
+    assert file is not None
+    before = list(descriptors.descriptors(file))
     filled.matrix("fake")
-    assert set(Path(descriptors.FOLDER).iterdir()) == before
+    assert set(descriptors.descriptors(file)) <= set(before) != set()
 
 
 def test_pages_that_are_cut_off_or_not_there_are_none(filled: EmbeddingCache) -> None:

@@ -193,17 +193,31 @@ def records(cells: Cells, starts: Numbers, n_bytes: Numbers, n_columns: int) -> 
     UnreadableError
         A row has other columns, or does not end where it says, or reaches beyond its page.
     """
-    header_bytes, at = varints(cells.data, starts)
-    types, ends = np.empty((2, n_columns, len(starts)), dtype=np.int64)
-    end = starts + header_bytes
+    # Most often all are as the first one is.
+    some = starts[:1] if _have_one_header(cells.data, starts) else starts
+    header_bytes, at = varints(cells.data, some)
+    types, ends = np.empty((2, n_columns, len(some)), dtype=np.int64)
+    end = some + header_bytes
     for column in range(n_columns):
         types[column], at = varints(cells.data, at)
         end = end + _widths(types[column])
         ends[column] = end
-    is_whole = (at == starts + header_bytes) & (end == starts + n_bytes) & (end <= cells.page_ends)
-    if not (is_whole & (n_bytes <= cells.most_bytes)).all():
-        raise UnreadableError("rows of another form")
+    if not (at == some + header_bytes).all():
+        raise UnreadableError("rows of other columns")
+    types, ends = np.broadcast_to(types, (n_columns, len(starts))), starts + (ends - some)
+    is_whole = (ends[-1] == starts + n_bytes) & (ends[-1] <= cells.page_ends) & (n_bytes <= cells.most_bytes)
+    if not is_whole.all():
+        raise UnreadableError("rows of another length")
     return Records(cells.data, types, ends)
+
+
+def _have_one_header(data: Bytes, starts: Numbers) -> bool:
+    """Tell whether the headers of rows are the same; they are short, so that their length is one byte."""
+    if not len(starts):
+        return False
+    n_bytes = int(data[starts[0]])
+    headers = _windows(data, np.dtype((np.void, n_bytes)))[starts].view(np.uint8).reshape(len(starts), n_bytes)
+    return bool((headers == headers[0]).all())
 
 
 def _widths(types: Numbers) -> Numbers:

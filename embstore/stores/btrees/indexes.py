@@ -11,7 +11,7 @@ from embstore.stores.btrees.cells import INTERIOR_INDEX, LEAF_INDEX, Cells, Reco
 from embstore.stores.btrees.pager import Numbers, Pager, UnreadableError
 from embstore.stores.btrees.tables import child_numbers
 
-LEAVES_AT_ONCE = 16
+LEAVES_AT_ONCE = 4
 _CHILD_BYTES = 4  # before each row of an interior page
 
 Scope = tuple[int, bytes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from sqlite3 import Connection
 
@@ -15,13 +14,15 @@ from embstore.codec import StoredValues, are_finite
 from embstore.formats import STORED_DTYPES
 from embstore.stores.base import StoredModel
 from embstore.stores.btrees import cells, tables
-from embstore.stores.btrees.pager import Numbers, Pager, UnreadableError, open_pager
+from embstore.stores.btrees.pager import Bytes, Numbers, Pager, UnreadableError, open_pager
 
 # Fewer rows, or rows of which there are few in a page, are quicker asked of SQLite.
 LEAST_ROWS = 1000
 MOST_IDS_A_ROW = 4
 
 PAGES_AT_ONCE = 64
+
+_PIECES_AT_ONCE = 3  # whose pages are in memory
 
 _N_COLUMNS = 7
 _CHECKSUM, _VECTOR = 5, 6
@@ -59,7 +60,27 @@ def read(
     return reading.sums, reading.values
 
 
+class _Piece:
+    """Some pages, the rows in them that are wanted, and what has become of them so far."""
+
+    def __init__(self, numbers: Numbers, rows: slice, pages: Bytes) -> None:
+        self.numbers = numbers
+        self.rows = rows
+        self.pages = pages
+
+    records: cells.Records
+    checksums: Numbers
+    values: StoredValues
+
+
 class _Reading:
+    """Reads rows a piece at a time, each in four steps.
+
+    To load and to copy a piece are a few long calls, and need Python's lock for none of the time that they take. So
+    they are done in a thread of their own, for the piece after and the one before, while the many short calls that the
+    other two are made of are done here: short calls on both sides would wait for each other.
+    """
+
     def __init__(
         self,
         pager: Pager,
@@ -75,18 +96,20 @@ class _Reading:
         self.values: StoredValues = np.empty((len(vector_ids), model.dim), dtype=STORED_DTYPES[model.dtype])
 
     def run(self) -> None:
-        """Read all, two pieces at a time."""
+        """Read all."""
+        pieces = self._pieces()
+        around: list[_Piece | None] = [None, None, *pieces, None, None, None]
+        self._load(pieces[0])
         with Background() as background:
-            pieces = list(self._pieces())
-            n_pages = min(PAGES_AT_ONCE, len(pieces[0][0]))
-            buffers = [np.empty((n_pages, self._pager.page_bytes), dtype=np.uint8) for _ in pieces[:2]]
-            for number in range(0, len(pieces), 2):
-                for piece in pieces[number + 1 : number + 2]:
-                    background.submit(partial(self._read, *piece, buffers[1]))
-                self._read(*pieces[number], buffers[0])
+            for checked, copied, taken_apart, loaded in zip(*(around[i:] for i in range(4)), strict=False):
+                background.submit(partial(self._copy_and_load, copied, loaded))
+                if taken_apart is not None:
+                    self._take_apart(taken_apart)
+                if checked is not None:
+                    self._check(checked)
                 background.wait()
 
-    def _pieces(self) -> Iterator[tuple[Numbers, slice]]:
+    def _pieces(self) -> list[_Piece]:
         """Tell which pages have which of the rows, some pages at a time."""
         numbers, last_keys = tables.leaves(self._pager, self._pager.root("vectors"))
         stops = np.searchsorted(self._ids, last_keys, side="right")
@@ -94,25 +117,45 @@ class _Reading:
         used = np.flatnonzero(stops > starts)
         if not len(used) or stops[-1] != len(self._ids):
             raise UnreadableError("ids that no row has")
-        for first in range(0, len(used), PAGES_AT_ONCE):
+        buffers = np.empty((_PIECES_AT_ONCE, min(len(used), PAGES_AT_ONCE), self._pager.page_bytes), dtype=np.uint8)
+        pieces = []
+        for number, first in enumerate(range(0, len(used), PAGES_AT_ONCE)):
             some = used[first : first + PAGES_AT_ONCE]
-            yield numbers[some], slice(int(starts[some[0]]), int(stops[some[-1]]))
+            rows = slice(int(starts[some[0]]), int(stops[some[-1]]))
+            pieces.append(_Piece(numbers[some], rows, buffers[number % _PIECES_AT_ONCE, : len(some)]))
+        return pieces
 
-    def _read(self, numbers: Numbers, rows: slice, buffer: npt.NDArray[np.uint8]) -> None:
-        pages = buffer[: len(numbers)]
-        self._pager.read(numbers, pages)
-        found, keys, n_bytes = tables.keyed_cells(pages)
-        wanted = self._ids[rows]
+    def _copy_and_load(self, copied: _Piece | None, loaded: _Piece | None) -> None:
+        if copied is not None:
+            self._copy(copied)
+        if loaded is not None:
+            self._load(loaded)
+
+    def _load(self, piece: _Piece) -> None:
+        self._pager.read(piece.numbers, piece.pages)
+
+    def _take_apart(self, piece: _Piece) -> None:
+        found, keys, n_bytes = tables.keyed_cells(piece.pages)
+        wanted = self._ids[piece.rows]
         at = np.searchsorted(keys, wanted)
         if not np.array_equal(keys[np.minimum(at, len(keys) - 1)], wanted):
             raise UnreadableError("rows that are not there")
         if len(at) < len(keys):
             found, n_bytes = found.take(at), n_bytes[at]
-        records = cells.records(found, found.starts, n_bytes, _N_COLUMNS)
-        blobs = records.blobs(_VECTOR, self.values[0].nbytes)
-        values: StoredValues = blobs.view(self.values.dtype).reshape(len(wanted), -1)
-        if not are_finite(values):
+        piece.records = cells.records(found, found.starts, n_bytes, _N_COLUMNS)
+        piece.checksums = piece.records.integers(_CHECKSUM)
+
+    def _copy(self, piece: _Piece) -> None:
+        blobs = piece.records.blobs(_VECTOR, self.values[0].nbytes)
+        piece.values = blobs.view(self.values.dtype).reshape(len(blobs), -1)
+        self.values[self._into(piece)] = piece.values
+
+    def _check(self, piece: _Piece) -> None:
+        if not are_finite(piece.values):
             raise UnreadableError("NaN or infinite values, which are never written")
-        into = rows if self._targets is None else self._targets[rows]
-        self.sums[into] = content_sums_of_vectors(self._model.model_id, records.integers(_CHECKSUM), values)
-        self.values[into] = values
+        sums = content_sums_of_vectors(self._model.model_id, piece.checksums, piece.values)
+        self.sums[self._into(piece)] = sums
+        del piece.values
+
+    def _into(self, piece: _Piece) -> slice | npt.NDArray[np.intp]:
+        return piece.rows if self._targets is None else self._targets[piece.rows]
