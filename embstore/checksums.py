@@ -28,9 +28,10 @@ ContentHashes = Sequence[bytes] | npt.NDArray[np.uint8]  # n of 32 bytes, or (n,
 WORD = np.dtype("<u8")
 HASH_WORDS = HASH_BYTES // 8
 _MIX = 0x9E3779B97F4A7C15
-_FACTOR, _HALF = np.uint64(_MIX), np.uint64(32)
+_FACTOR, _HALF = np.array(_MIX, dtype=np.uint64), np.array(32, dtype=np.uint64)  # quicker than scalars
 _WORDS_AT_ONCE = 2**16  # what is made of this many stays in the processor's cache
 _SHORT_BYTES = 64  # texts up to this long are summed as one matrix, longer ones one by one
+_ID_STEP = 64  # bytes to which a single doc_id is filled up, so that few shapes of weights are kept
 
 # By how many of its bytes are wanted, the first ones: what leaves these of a word.
 _FIRST_BYTES = np.array([256**n_bytes - 1 for n_bytes in range(WORD.itemsize + 1)], dtype=np.uint64)
@@ -83,6 +84,8 @@ def _sum_number(number: int, place: int) -> int:
 
 
 _STANDALONE_SUM = np.uint64(_sum_number(1, _STANDALONE))
+_OF_BOTH_KINDS = (0, int(_STANDALONE_SUM))
+_DOC_ID_LENGTH_WEIGHT = _weight(_DOC_ID_LENGTH)
 
 
 def vector_checksums(
@@ -157,20 +160,27 @@ def is_content(of_vectors: Words, content_sums_: Words) -> npt.NDArray[np.bool_]
 def is_sound(
     model_id: int, dim: int, blob: bytes, checksum: int, collection: str, doc_id: str, doc_checksum: int, key: bytes
 ) -> bool:
-    """Tell whether one document and its vector are what was written for a content hash, without arrays of one row."""
+    """Tell whether one document and its vector are what was written for a content hash: both rows in one product."""
     id_bytes = doc_id.encode()
-    words = np.frombuffer(blob + bytes(-len(blob) % 8) + key + id_bytes + bytes(-len(id_bytes) % 8), dtype=WORD)
+    row = b"".join((blob, bytes(-len(blob) % 8), key, id_bytes, bytes(-len(id_bytes) % _ID_STEP)))
+    words = np.frombuffer(row, WORD)
     mixed = words * _FACTOR
     mixed ^= mixed >> _HALF
-    of_key = -(-len(blob) // 8)
-    of_id = of_key + HASH_WORDS
-    vector = int(np.dot(mixed[:of_key], _weights(_VECTOR, of_key)))
-    content = int(np.dot(mixed[of_key:of_id], _weights(_HASH, HASH_WORDS)))
-    if (checksum - vector - content - _vector_constant(model_id, dim)) % 2**64 not in (0, int(_STANDALONE_SUM)):
-        return False
-    document = int(np.dot(mixed[of_id:], _weights(_DOC_ID, len(mixed) - of_id)))
-    document += len(id_bytes) * _weight(_DOC_ID_LENGTH) + _document_constant(model_id, collection)
-    return (doc_checksum - document - content) % 2**64 == 0
+    vector, document = _weights_of_both(-(-len(blob) // 8), len(words)).dot(mixed).tolist()
+    vector += _vector_constant(model_id, dim)
+    document += _document_constant(model_id, collection) + len(id_bytes) * _DOC_ID_LENGTH_WEIGHT
+    return (checksum - vector) % 2**64 in _OF_BOTH_KINDS and (doc_checksum - document) % 2**64 == 0
+
+
+@lru_cache(maxsize=32)
+def _weights_of_both(n_vector_words: int, n_words: int) -> Words:
+    """Give the weights of a vector, a content hash and a doc_id in the sums of a vector and of a document: (2, n)."""
+    of_id = n_vector_words + HASH_WORDS
+    weights = np.zeros((2, n_words), dtype=np.uint64)
+    weights[0, :n_vector_words] = _weights(_VECTOR, n_vector_words)
+    weights[:, n_vector_words:of_id] = _weights(_HASH, HASH_WORDS)
+    weights[1, of_id:] = _weights(_DOC_ID, n_words - of_id)
+    return weights
 
 
 @lru_cache(maxsize=64)

@@ -24,12 +24,12 @@ TEXT = hashlib.sha256(b"text").digest()
 
 def vector_sum(vector: Any, *, model_id: int = 1, content_hash: bytes = TEXT, standalone: bool = False) -> int:
     (checksum,) = checksums.vector_checksums(model_id, [content_hash], standalone, np.array([vector], np.float32))
-    return checksum
+    return int(checksum)
 
 
 def document_sum(model_id: int = 1, collection: str = "", doc_id: str = "doc", content_hash: bytes = TEXT) -> int:
     (checksum,) = checksums.document_checksums(model_id, collection, [doc_id], [content_hash])
-    return checksum
+    return int(checksum)
 
 
 @given(matrices)
@@ -242,3 +242,56 @@ def test_rows_of_float16_are_summed_as_they_are_stored(dim: int) -> None:
         flipped.view(np.uint8)[1, bit // 8] ^= 1 << bit % 8
         after = checksums.vector_checksums(1, keys, False, flipped).tolist()
         assert [one != other for one, other in zip(half, after, strict=True)] == [False, True, False]
+
+
+@given(
+    st.sampled_from(["<f4", "<f2"]),
+    st.integers(1, 19),
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=200),
+    st.text(st.characters(codec="utf-8"), max_size=9),
+    hashes,
+    st.booleans(),
+    st.data(),
+)
+def test_one_document_is_sound_as_long_as_no_bit_of_its_rows_is_another(
+    dtype: str, dim: int, doc_id: str, collection: str, key: bytes, standalone: bool, data: st.DataObject
+) -> None:
+    blob = data.draw(st.binary(min_size=dim * np.dtype(dtype).itemsize, max_size=dim * np.dtype(dtype).itemsize))
+    (checksum,) = checksums.vector_checksums(7, [key], standalone, np.frombuffer(blob, dtype).reshape(1, -1)).tolist()
+    doc_checksum = document_sum(7, collection, doc_id, key)
+
+    def is_sound(
+        blob: bytes = blob, checksum: int = checksum, of_document: int = doc_checksum, key: bytes = key
+    ) -> bool:
+        return checksums.is_sound(7, dim, blob, checksum, collection, doc_id, of_document, key)
+
+    def flipped(data: bytes, bit: int) -> bytes:
+        return (int.from_bytes(data, "little") ^ 1 << bit).to_bytes(len(data), "little")
+
+    assert is_sound()
+    bit = data.draw(st.integers(0, 63))
+    assert not is_sound(checksum=checksum ^ 1 << bit)
+    assert not is_sound(of_document=doc_checksum ^ 1 << bit)
+    assert not is_sound(blob=flipped(blob, data.draw(st.integers(0, 8 * len(blob) - 1))))
+    assert not is_sound(key=flipped(key, data.draw(st.integers(0, 255))))
+    others = ((8, dim, collection, doc_id), (7, dim + 1, collection, doc_id), (7, dim, collection + "\0", doc_id))
+    for model_id, n_values, where, name in (*others, (7, dim, collection, doc_id + "\0")):
+        assert not checksums.is_sound(model_id, n_values, blob, checksum, where, name, doc_checksum, key)
+
+
+def test_a_vector_and_a_document_of_another_content_are_not_sound_together() -> None:
+    """What their checksums are off by must not make up for each other."""
+    vector, other = np.ones(4, "<f4"), hashlib.sha256(b"other").digest()
+    written = (vector.tobytes(), vector_sum(vector, content_hash=other), "", "doc", document_sum(content_hash=other))
+    assert checksums.is_sound(1, 4, *written, other)
+    assert not checksums.is_sound(1, 4, *written, TEXT)
+    for off in (1, -1, 2**32, 2**63):
+        blob, checksum, collection, doc_id, doc_checksum = written
+        assert not checksums.is_sound(1, 4, blob, checksum + off, collection, doc_id, doc_checksum - off, other)
+
+
+@pytest.mark.parametrize("length", [1, 8, 63, 64, 65, 128, 100_000])
+def test_one_document_with_an_id_of_any_length_is_sound(length: int) -> None:
+    doc_id, vector = "x" * length, np.ones(3, "<f4")
+    found = (vector.tobytes(), vector_sum(vector), "", doc_id, document_sum(doc_id=doc_id))
+    assert checksums.is_sound(1, 3, *found, TEXT)
