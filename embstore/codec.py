@@ -14,6 +14,7 @@ StoredValues = npt.NDArray[np.float32] | npt.NDArray[np.float16]  # vectors in t
 VECTOR_DTYPE = np.dtype("<f4")
 HALF_DTYPE = np.dtype("<f2")
 _HALF_EXPONENT = 0x7C00  # all ones: NaN or infinite (IEEE 754)
+_FEW = 4096  # values: one vector
 HASH_BYTES = 32
 MAX_DIM = 2**20  # more values than any model gives: 4 MB a vector
 
@@ -73,6 +74,8 @@ def off_device(values: Any) -> Any:
 
 def are_finite(values: StoredValues) -> bool:
     """Tell whether no value is NaN or infinite; 0.05 us a row of 384, and no warning."""
+    if values.size <= _FEW:  # looking for a byte takes a third of what `all` does
+        return b"\0" not in np.isfinite(values).tobytes()
     if values.dtype != VECTOR_DTYPE:
         bits = values.view(np.uint16)
         return not bool(((bits & _HALF_EXPONENT) == _HALF_EXPONENT).any())

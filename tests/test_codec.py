@@ -295,3 +295,21 @@ def test_one_document_with_an_id_of_any_length_is_sound(length: int) -> None:
     doc_id, vector = "x" * length, np.ones(3, "<f4")
     found = (vector.tobytes(), vector_sum(vector), "", doc_id, document_sum(doc_id=doc_id))
     assert checksums.is_sound(1, 3, *found, TEXT)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+@pytest.mark.parametrize("n", [1, 3, 384, 4096, 4097, 50_000])
+def test_one_value_that_is_not_finite_is_seen_among_any_others(n: int, dtype: str) -> None:
+    largest = np.finfo(dtype).max  # the squares of which are infinite
+    unsigned = np.dtype(dtype.replace("f", "u"))
+    infinite = int(np.array(np.inf, dtype).view(unsigned))
+    for value in (0.0, 1.0, largest, -largest, np.finfo(dtype).smallest_subnormal):
+        values = np.full(n, value, dtype)
+        assert codec.are_finite(values)
+        for bits in (infinite, infinite | 1, infinite | infinite >> 1, infinite | 1 << 8 * unsigned.itemsize - 1):
+            for place in {0, n // 2, n - 1}:
+                changed = values.copy()
+                changed.view(unsigned)[place] = bits
+                assert not codec.are_finite(changed)
+                assert not codec.are_finite(changed.astype(np.float32))

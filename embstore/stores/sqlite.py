@@ -126,13 +126,13 @@ class SQLiteStore(SQLiteContents):
         rows = self._database.fetch(joined.ONE, (model.model_id, collection, doc_id))
         try:
             ((checksum_now, doc_checksum, checksum, blob),) = rows
-            values = np.frombuffer(blob, dtype=STORED_DTYPES[model.dtype])
+            vector = np.frombuffer(blob, STORED_DTYPES[model.dtype]).astype(np.float32)
             are_numbers = type(checksum) is type(doc_checksum) is int  # damage can make a fraction of one
-            if checksum_now == model_checksum and are_numbers and len(values) == model.dim:
+            if checksum_now == model_checksum and are_numbers and len(vector) == model.dim:
                 place = (collection, doc_id, doc_checksum)
                 is_whole = is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash)
-                if is_whole and are_finite(values):
-                    return model, values.astype(np.float32)
+                if is_whole and are_finite(vector):
+                    return model, vector
         except (TypeError, ValueError):  # not there, or damaged
             pass
         return None
