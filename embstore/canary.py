@@ -133,7 +133,9 @@ class ModelGuard:
         if not self.enabled:
             return None
         known = self._known(encoder, identity)
-        with known.lock:
+        if model is not None and model.model_id in known.model_ids:
+            return known.canary
+        with known.lock:  # whoever waited for it finds the comparison made
             return self._check(encoder, role, identity, model, hit, known)
 
     def _check(
@@ -203,12 +205,12 @@ class ModelGuard:
     def _known(self, encoder: NamedEncoder, identity: ModelIdentity) -> _Known:
         watched, part = encoder.watched
         key = (os.getpid(), id(watched))  # the process: a lock that was held at a fork is never released
-        reference, known = self._encoders.get(key, (None, {}))
+        reference, parts = self._encoders.get(key, (None, {}))
         if reference is None or reference() is not watched:
-            known = {}
-            self._encoders[key] = (self._reference(watched, key), known)
-        # The canary is one, whatever is stored.
-        return known.setdefault((part, identity.stored_as("float32")), _Known())
+            parts = {}
+            self._encoders[key] = (self._reference(watched, key), parts)
+        place = (part, identity.stored_as("float32"))  # the canary is one, whatever is stored
+        return parts.get(place) or parts.setdefault(place, _Known())
 
     def _reference(self, model: Any, key: tuple[int, int]) -> Callable[[], Any]:
         try:
