@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import NoneType
 from typing import Literal, TypeGuard, cast
 
 from embstore.errors import InvalidInputError, InvalidTypeError
@@ -147,7 +148,7 @@ class ModelIdentity:
         InvalidInputError
             The name is empty, a setting is not a JSON scalar, the setting "role" is no role, or "dtype" no format.
         """
-        if not settings and isinstance(settings, Mapping | None) and type(model_name) is str and role == "document":
+        if not settings and type(settings) in (dict, NoneType) and type(model_name) is str and role == "document":
             return _without_settings(model_name)
         if not isinstance(settings, Mapping | None):
             raise InvalidTypeError(f"settings is {type(settings).__name__}, not a dict: {settings!r:.80}")
