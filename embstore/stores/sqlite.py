@@ -128,11 +128,14 @@ class SQLiteStore(SQLiteContents):
             ((checksum_now, doc_checksum, checksum, blob),) = rows
             vector = np.frombuffer(blob, STORED_DTYPES[model.dtype]).astype(np.float32)
             are_numbers = type(checksum) is type(doc_checksum) is int  # damage can make a fraction of one
-            if checksum_now == model_checksum and are_numbers and len(vector) == model.dim:
-                place = (collection, doc_id, doc_checksum)
-                is_whole = is_sound(model.model_id, model.dim, blob, checksum, *place, content_hash)
-                if is_whole and are_finite(vector):
-                    return model, vector
+            if (
+                checksum_now == model_checksum
+                and are_numbers
+                and len(vector) == model.dim
+                and is_sound(model.model_id, model.dim, blob, checksum, collection, doc_id, doc_checksum, content_hash)
+                and are_finite(vector)
+            ):
+                return model, vector
         except (TypeError, ValueError):  # not there, or damaged
             pass
         return None
