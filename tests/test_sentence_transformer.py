@@ -258,6 +258,24 @@ def test_a_model_of_a_folder_is_known_by_the_folders_name_and_a_fingerprint(fold
 
 
 @pytest.mark.model
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_model_of_a_folder_stays_that_model_wherever_its_path_leads_later(
+    folder: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    from_folder = sentence_transformer.load("my-model")
+    assert identity(from_folder) == identity(model).renamed("my-model")
+    (tmp_path / "elsewhere" / "my-model").mkdir(parents=True)
+    for elsewhere in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(elsewhere)
+        assert identity(from_folder) == identity(model).renamed("my-model")
+    from_folder.max_seq_length = 128
+    assert identity(from_folder).settings["max_seq_length"] == 128
+    monkeypatch.setattr(from_folder.transformers_model.config, "_name_or_path", "organisation/name")
+    assert identity(from_folder).model_name == "organisation/name"
+
+
+@pytest.mark.model
 def test_a_model_put_together_from_modules_needs_a_name(model: Any) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 import sys
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 # In the order in which SentenceTransformer.encode_query and encode_document look for them.
 _PROMPT_NAMES: Mapping[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _NUMBERED_MODULE = re.compile(r"\d+_\w+")
+
+_folders: weakref.WeakKeyDictionary[Any, tuple[str | None, Path | None]] = weakref.WeakKeyDictionary()
 
 
 def is_sentence_transformer(model: object) -> bool:
@@ -116,14 +119,13 @@ class SentenceTransformerEncoder(NamedEncoder):
         hub_name: str | None = self.model.model_card_data.base_model
         if hub_name:
             return hub_name
-        origin = _origin(self.model)
-        folder = _model_folder(origin)
-        return folder.name if folder else origin
+        folder = _folder_of(self.model)
+        return folder.name if folder else _origin(self.model)
 
     def _settings(self, role: Role) -> Mapping[str, Setting]:
         model = self.model
         settings: dict[str, Setting] = {}
-        folder = _model_folder(_origin(model)) if model.module_kwargs is not None else None
+        folder = _folder_of(model) if model.module_kwargs is not None else None
         if folder:
             settings["fingerprint"] = fingerprint(model, folder)
         else:
@@ -163,6 +165,15 @@ def _config(model: Any) -> Any:
 def _origin(model: Any) -> str | None:
     """Tell the hub name or path that the model was loaded from."""
     return getattr(_config(model), "_name_or_path", None) or None
+
+
+def _folder_of(model: Any) -> Path | None:
+    """Find the local folder that a model was loaded from, once an object: later its path may lead elsewhere."""
+    origin = _origin(model)
+    found = _folders.get(model)
+    if found is None or found[0] != origin:
+        found = _folders[model] = (origin, _model_folder(origin))
+    return found[1]
 
 
 def _model_folder(origin: str | None) -> Path | None:
