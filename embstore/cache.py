@@ -19,7 +19,6 @@ from embstore.inputs import (
     check_lease,
     check_same_length,
     check_texts,
-    hash_texts,
 )
 from embstore.putting import PutEmbeddings
 
@@ -230,7 +229,7 @@ class EmbeddingCache(PutEmbeddings):
             lease_s=self.lease_s,
         )
         batch_size = check_count(batch_size, "batch_size")
-        return filling.fill(texts, hash_texts(texts), batch_size=batch_size, progress=progress)
+        return filling.fill(texts, batch_size=batch_size, progress=progress)
 
     def embed(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
 from embstore.grouping import Group, GroupStore
 from embstore.identity import ModelIdentity, Role
-from embstore.inputs import content_of_each
+from embstore.inputs import content_of_each, hash_texts
 from embstore.leasing import AllRows, LeasedRows, Leases
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
@@ -70,16 +70,12 @@ class Filling:
         if lease_s is not None:
             self.groups.leases = Leases(store, self.identity, lease_s)
 
-    def fill(
-        self, texts: Sequence[str], content_hashes: Sequence[bytes], *, batch_size: int, progress: bool | None
-    ) -> FillReport:
+    def fill(self, texts: Sequence[str], *, batch_size: int, progress: bool | None) -> FillReport:
         """Give the vectors of texts.
 
         Parameters
         ----------
         texts : sequence of n str
-        content_hashes : sequence of n bytes
-            Those of the texts.
         batch_size : int
             The most texts that the model is given at once.
         progress : bool or None
@@ -92,7 +88,9 @@ class Filling:
         ModelChangedError, EncoderError, DimensionError, ReadOnlyError, StoreError
             Batches before the one that failed are stored, nothing of that one is.
         """
-        report = self._as_recorded(texts, content_hashes)
+        n_chars = sum(map(len, texts))  # before the rest of them is read, which the processor's cache has no room for
+        content_hashes = hash_texts(texts)
+        report = self._as_recorded(texts, content_hashes, n_chars)
         if report is not None:
             return report
         if self.doc_ids is not None:
@@ -125,7 +123,7 @@ class Filling:
             # test_a_text_that_is_forgotten_between_two_look_ups_is_encoded_anew).
             claimed.wait_for_others()
 
-    def _as_recorded(self, texts: Sequence[str], content_hashes: Sequence[bytes]) -> FillReport | None:
+    def _as_recorded(self, texts: Sequence[str], content_hashes: Sequence[bytes], n_chars: int) -> FillReport | None:
         """Give the vectors of documents that are all recorded as they are now; None where one is not, or has no id.
 
         One look at the documents finds them: most calls are for what is there already.
@@ -138,8 +136,9 @@ class Filling:
         model, vectors = recorded
         self.guard.check(self.encoder, self.role, self.identity, model, None)
         n_hits = len(set(content_hashes))
-        distinct = texts if n_hits == len(texts) else dict(zip(content_hashes, texts, strict=True)).values()
-        self._note_hits(model, distinct)
+        if n_hits < len(texts):  # some are the same
+            n_chars = sum(map(len, dict(zip(content_hashes, texts, strict=True)).values()))
+        self.store.note_hits(model, n_texts=n_hits, n_chars=n_chars)
         return FillReport(vectors, 0, n_hits, 0.0)
 
     def _recorded(self, content_hashes: Sequence[bytes]) -> tuple[StoredModel, Vectors] | None:
@@ -148,9 +147,6 @@ class Filling:
             return None
         vectors = self.store.read_documents(model, self.collection, self.doc_ids or (), content_hashes)
         return None if vectors is None else (model, vectors)
-
-    def _note_hits(self, model: StoredModel, texts: Collection[str]) -> None:
-        self.store.note_hits(model, n_texts=len(texts), n_chars=sum(map(len, texts)))
 
     def _finish(
         self,
@@ -171,7 +167,8 @@ class Filling:
             )
         self._check_model(contents, found)
         if found.model is not None and hits.any():
-            self._note_hits(found.model, [contents.texts[row] for row in np.flatnonzero(hits).tolist()])
+            n_chars = sum(len(contents.texts[row]) for row in np.flatnonzero(hits).tolist())
+            self.store.note_hits(found.model, n_texts=int(hits.sum()), n_chars=n_chars)
         if found.model is not None and not self.store.read_only:
             self._record_hits(found.model, contents, found)
         group = Group(self.groups, contents, found, self.content_of or {})

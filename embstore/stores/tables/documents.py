@@ -10,7 +10,7 @@ from sqlite3 import Connection
 import numpy as np
 import numpy.typing as npt
 
-from embstore.checksums import document_checksums
+from embstore.checksums import content_sums, content_sums_of_documents, document_checksums
 from embstore.stores.base import StoredModel
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, check_rows, chunks, places
 from embstore.stores.tables.document_rows import NO_IDS, find
@@ -163,8 +163,10 @@ def pointers(
     there = find(connection, model.model_id, collection, None if most else doc_ids)
     row_of = dict(zip(there.doc_ids, count_up(), strict=False))
     rows = np.fromiter(map(row_of.get, doc_ids, repeat(-1)), dtype=np.intp, count=len(doc_ids))
-    vector_ids, checksums = (np.append(values, 0)[rows] for values in (there.vector_ids, there.checksums))
-    return np.where(checksums == document_checksums(model.model_id, collection, doc_ids, content_hashes), vector_ids, 0)
+    # The contents that those rows were written for: they are in an order that the processor's cache likes.
+    sums = content_sums_of_documents(model.model_id, collection, there.doc_ids, there.checksums)
+    vector_ids, sums = np.append(there.vector_ids, 0)[rows], np.append(sums, np.uint64(0))[rows]
+    return np.where(sums == content_sums(content_hashes), vector_ids, 0)
 
 
 def put(
