@@ -18,8 +18,11 @@ from embstore import DamagedStoreError, EmbeddingCache, content_hash
 from embstore.checksums import content_sums, is_content
 from embstore.stores import opening
 from embstore.stores.btrees import descriptors, pager
+from embstore.stores.btrees.cells import Records
 from embstore.stores.btrees.connection import FileConnection
+from embstore.stores.btrees.indexes import ScopeRows
 from embstore.stores.btrees.pager import Pager, UnreadableError, open_pager
+from embstore.stores.btrees.tables import leaves
 from embstore.stores.tables import document_pages, document_rows, vector_pages, vector_rows
 from tests.fakes import CountingEncoder
 from tests.files import change, define, rows
@@ -279,3 +282,47 @@ def test_each_reading_is_of_one_state_while_somebody_writes(filled: EmbeddingCac
         writer.join()
     assert seen == {0, 1}
     assert rows(filled.path, "SELECT count(*) FROM documents WHERE collection = ''")[0][0] == 2 * N
+
+
+def test_texts_of_many_rows_at_one_place_take_no_more_memory_than_their_pages() -> None:
+    data = np.zeros(1000, dtype=np.uint8)
+    data[100:900] = ord("a")
+    types, ends = np.full((1, 50), 13 + 2 * 800), np.full((1, 50), 900)
+    assert Records(data, types[:, :1], ends[:, :1]).texts(0) == ["a" * 800]
+    with pytest.raises(UnreadableError):
+        Records(data, types, ends).texts(0)
+
+
+def page(kind: int, cells: list[bytes], page_bytes: int = 512, right: int = 0) -> bytes:
+    """A page of a b-tree, https://sqlite.org/fileformat2.html 1.6."""
+    head = bytes([kind, 0, 0]) + len(cells).to_bytes(2, "big") + page_bytes.to_bytes(2, "big") + b"\0"
+    head += right.to_bytes(4, "big") if kind in (2, 5) else b""
+    at, starts, body = page_bytes, b"", b""
+    for cell in cells:
+        at -= len(cell)
+        starts += at.to_bytes(2, "big")
+        body = cell + body
+    return (head + starts).ljust(at, b"\0") + body
+
+
+class InMemory(Pager):
+    """Pages that are in no file, numbered from 1."""
+
+    def __init__(self, pages: list[bytes]) -> None:
+        self._pages = pages
+        self.page_bytes, self.n_pages = len(pages[0]), len(pages)
+
+    def read(self, numbers: np.ndarray, into: np.ndarray) -> None:
+        for number, row in zip(numbers.tolist(), into, strict=True):
+            row[:] = np.frombuffer(self._pages[number - 1], np.uint8)
+
+
+@pytest.mark.parametrize("n_pages", [2, 500])
+def test_trees_that_lead_back_to_themselves_are_given_up(n_pages: int) -> None:
+    row = bytes([4, 4, 9, 13, 0])  # its length, and (1, "", NULL): the length of its header, and three types
+    to_itself = [page(5, [(1).to_bytes(4, "big") + bytes([i]) for i in range(1, 40)], right=1)] * n_pages
+    with pytest.raises(UnreadableError):
+        leaves(InMemory(to_itself), 1)
+    to_itself = [page(2, [(1).to_bytes(4, "big") + row] * 3, right=1)] * n_pages
+    with pytest.raises(UnreadableError):
+        ScopeRows(InMemory(to_itself), 1, 3, (1, b""))

@@ -1,4 +1,4 @@
-"""Taking rows apart, many at once: a chunk of pages is one array of bytes, and a row a place in it."""
+"""Taking rows apart, many at once: pages are one array of bytes, and a row is a place in it."""
 
 from __future__ import annotations
 
@@ -113,6 +113,8 @@ class Records:
         lengths = (types - _TEXT) // 2
         # One text of all, with an end mark after each.
         stops = np.cumsum(lengths + 1)
+        if stops[-1] > len(self.data):  # many rows at one place
+            raise UnreadableError("texts longer than their pages")
         at = np.arange(stops[-1]) + np.repeat(ends - stops + 1, lengths + 1)
         joined = self.data[np.minimum(at, len(self.data) - 1)]
         joined[stops - 1] = 0

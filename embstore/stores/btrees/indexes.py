@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from embstore.stores.btrees.cells import INTERIOR_INDEX, LEAF_INDEX, Cells, Records, page_cells, records, varints
-from embstore.stores.btrees.pager import Numbers, Pager, UnreadableError
+from embstore.stores.btrees.pager import MOST_LEVELS, Numbers, Pager, UnreadableError
 from embstore.stores.btrees.tables import child_numbers
 
 LEAVES_AT_ONCE = 4
@@ -58,8 +58,10 @@ class ScopeRows:
             wanted = np.flatnonzero(rows.are_text(1, self._scope[1]) & (rows.integers(0) == self._scope[0]))
             yield rows.take(wanted), np.repeat(np.arange(start, start + len(numbers)), counts)[wanted]
 
-    def _descend(self, number: int) -> None:
+    def _descend(self, number: int, level: int = 0) -> None:
         """Find the leaves below a page that can have such rows, and such rows between them."""
+        if level > MOST_LEVELS or len(self._leaves) > self._pager.n_pages:
+            raise UnreadableError("a tree that leads back to itself")
         page = self._pager.read_one(number)
         if page[0] == LEAF_INDEX:
             self._leaves.append(number)
@@ -74,12 +76,10 @@ class ScopeRows:
         else:
             ends = []
             for child in children:
-                self._descend(child)
+                self._descend(child, level + 1)
                 ends.append(len(self._leaves) - 1)
             after = np.array(ends[:-1], dtype=np.int64)
         self.between.append((rows.take(np.arange(first, stop)), after))
-        if len(self._leaves) > self._pager.n_pages:
-            raise UnreadableError("a tree that leads back to itself")
 
     def _cut(self, rows: Records) -> tuple[int, int]:
         """Tell which rows of an interior page are in the scope: from, and up to."""

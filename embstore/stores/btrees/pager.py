@@ -21,7 +21,7 @@ FROM sqlite_master
 WHERE name = ?
 """
 
-MAX_PAGES_A_READ = 512  # the least that systems allow for is 1,024 buffers
+MOST_LEVELS = 20  # of a tree, as SQLite has it
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 
@@ -65,8 +65,10 @@ class Pager:
 
     def root(self, name: str) -> int:
         """Give the page that a table begins at."""
-        (page,) = self._connection.execute(ROOT, (name,)).fetchone()
-        return int(page)
+        row = self._connection.execute(ROOT, (name,)).fetchone()
+        if row is None:
+            raise UnreadableError("no such table")
+        return int(row[0])
 
     def read(self, numbers: Numbers, into: Bytes) -> None:
         """Read pages, numbered from 1, one after another into the rows of an array of shape (n, page_bytes)."""

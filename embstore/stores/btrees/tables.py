@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embstore.stores.btrees.cells import INTERIOR_TABLE, LEAF_TABLE, Cells, page_cells, varints
-from embstore.stores.btrees.pager import Bytes, Numbers, Pager, UnreadableError
+from embstore.stores.btrees.pager import MOST_LEVELS, Bytes, Numbers, Pager, UnreadableError
 
 _ABOVE_ALL_KEYS = 2**62
 _RIGHTMOST_CHILD = 8  # where the header of an interior page tells it, 1.6
@@ -22,7 +22,7 @@ def leaves(pager: Pager, root: int) -> tuple[Numbers, Numbers]:
         No row in a leaf has a higher key.
     """
     numbers, last_keys = np.array([root]), np.array([_ABOVE_ALL_KEYS])
-    while True:
+    for _ in range(MOST_LEVELS):
         first = pager.read_one(int(numbers[0]))
         if first[0] == LEAF_TABLE:
             return numbers, last_keys
@@ -31,7 +31,8 @@ def leaves(pager: Pager, root: int) -> tuple[Numbers, Numbers]:
         n_above = len(numbers)
         numbers, last_keys = (np.concatenate(parts) for parts in zip(*below, strict=True))
         if not n_above < len(numbers) <= pager.n_pages or not (np.diff(last_keys) > 0).all():
-            raise UnreadableError("a tree that leads back to itself")
+            break
+    raise UnreadableError("a tree that leads back to itself")
 
 
 def _children(pager: Pager, number: int, last_key: int) -> tuple[Numbers, Numbers]:

@@ -10,6 +10,7 @@ import numpy as np
 from embstore.stores.btrees.indexes import Places, ScopeRows
 from embstore.stores.btrees.pager import Numbers, open_pager
 
+# Of the table; a row that has others is not read.
 _N_COLUMNS = 5
 _DOC_ID, _VECTOR_ID, _CHECKSUM = 2, 3, 4
 

@@ -24,6 +24,7 @@ PAGES_AT_ONCE = 64
 
 _PIECES_AT_ONCE = 3  # whose pages are in memory
 
+# Of the table; a row that has others is not read.
 _N_COLUMNS = 7
 _CHECKSUM, _VECTOR = 5, 6
 
