@@ -20,10 +20,12 @@ Columns = tuple[list[str], Numbers, Numbers]
 
 def read(connection: Connection, model_id: int, collection: str) -> Columns | None:
     """Read the rows of a model and collection by doc_id; None where SQLite has to be asked."""
+    if not isinstance(collection, str):  # the file is damaged
+        return None
+    pager = open_pager(connection)
+    if pager is None:
+        return None
     try:
-        pager = open_pager(connection)
-        if pager is None:
-            return None
         rows = ScopeRows(pager, pager.root("documents"), _N_COLUMNS, (model_id, collection.encode()))
         in_leaves, leaf_of_each = _columns(rows.in_leaves())
         between, leaf_before = _columns(rows.between)
