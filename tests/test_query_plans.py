@@ -24,12 +24,13 @@ from embstore.stores.tables import (
     texts,
     usage,
     vector_rows,
+    vector_writes,
     vectors,
 )
 from tests.files import connection, define
 
 MODULES: tuple[ModuleType, ...] = (
-    *(models, vectors, vector_rows, conversion, documents, document_rows, encodings, collections, texts),
+    *(models, vectors, vector_writes, vector_rows, conversion, documents, document_rows, encodings, collections, texts),
     *(byte_values, usage, leases),
     *(joined, summary, verify),
 )
@@ -56,7 +57,7 @@ PLANS = {
     "vector_rows.READ_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "vector_rows.TOGETHER": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
     "vector_rows.TOGETHER_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
-    "vectors.LAST_ID": ["SEARCH vectors"],
+    "vector_writes.LAST_ID": ["SEARCH vectors"],
     "vectors.DELETE_UNUSED": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)", *USED],
     "vectors.DELETE_OF_MODEL": [f"SEARCH vectors USING INDEX {BY_HASH} (model_id=?)"],
     "conversion.COUNT_OF_MODEL": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
@@ -136,7 +137,7 @@ WHOLE = {
 
 # Nothing is searched: rows are inserted, a table is emptied, SQLite checks itself.
 WITHOUT_A_PLAN = {
-    *("models.INSERT", "vectors.INSERT", "vectors.UPSERT"),
+    *("models.INSERT", "vector_writes.INSERT", "vector_writes.INSERT_TOGETHER", "vector_writes.UPSERT"),
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
     *(
         "encodings.UPSERT",
@@ -147,7 +148,7 @@ WITHOUT_A_PLAN = {
         "texts.INSERT",
     ),
     *("byte_values.UPSERT", "usage.DELETE_ALL", "leases.UPSERT"),
-    *("vectors.CACHE_SIZE", "verify.INTEGRITY_CHECK", "vector_rows.PAGE_COUNT", "vector_rows.PAGE_SIZE"),
+    *("vector_writes.CACHE_SIZE", "verify.INTEGRITY_CHECK", "vector_rows.PAGE_COUNT", "vector_rows.PAGE_SIZE"),
 }
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from sqlite3 import Connection
 
 import numpy as np
 import numpy.typing as npt
 
-from embstore.checksums import (
-    content_sums,
-    is_content,
-    vector_checksums,
-)
-from embstore.codec import Vectors, as_vectors, vectors_to_blobs
-from embstore.formats import as_stored, rounded
+from embstore.checksums import content_sums, is_content
+from embstore.codec import Vectors, as_vectors
+from embstore.formats import rounded
 from embstore.stores.base import StoredModel, VectorLookup
-from embstore.stores.tables import CACHE_KIB, SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, chunks, places
+from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, chunks, places
 from embstore.stores.tables.vector_rows import read, read_together
+from embstore.stores.tables.vector_writes import insert as insert
+from embstore.stores.tables.vector_writes import last_id as last_id
+from embstore.stores.tables.vector_writes import upsert
 
 FIND_IDS = """
 SELECT content_hash, vector_id
@@ -32,36 +30,10 @@ FROM vectors
 WHERE model_id = ?
 """
 
-# Rows come in any order of their hashes, so that a group touches most pages of the index on them once it is large.
-# With room for less than that index, pages are written and read again within one transaction.
-CACHE_SIZE = """
-PRAGMA cache_size = -{kib}
-"""
-
-_INDEX_BYTES_A_ROW = 80  # of the index on hashes, as full as random keys leave it
-
 IDS = """
 SELECT vector_id
 FROM vectors
 WHERE model_id = ?
-"""
-
-LAST_ID = """
-SELECT max(vector_id)
-FROM vectors
-"""
-
-INSERT = """
-INSERT INTO vectors (model_id, content_hash, dim, standalone, checksum, vector)
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (model_id, content_hash) DO NOTHING
-"""
-
-UPSERT = """
-INSERT INTO vectors (model_id, content_hash, dim, standalone, checksum, vector)
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (model_id, content_hash) DO UPDATE
-SET dim = excluded.dim, standalone = excluded.standalone, checksum = excluded.checksum, vector = excluded.vector
 """
 
 DELETE_UNUSED = """
@@ -84,11 +56,6 @@ DELETE_OF_MODEL = """
 DELETE FROM vectors
 WHERE model_id = ?
 """
-
-
-def last_id(connection: Connection) -> int:
-    """Give the highest vector_id: no fewer than there are vectors, and read without counting them."""
-    return int(connection.execute(LAST_ID).fetchone()[0] or 0)
 
 
 def ids(connection: Connection, model_id: int) -> npt.NDArray[np.int64]:
@@ -158,32 +125,21 @@ def read_sound(
     return as_vectors(values[row_of] if is_shared else values)
 
 
-def insert(
-    connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
-) -> int:
-    """Store vectors whose contents have none, and count them."""
-    before = connection.total_changes
-    flags = np.full(len(content_hashes), standalone)
-    _make_room(connection)
-    connection.executemany(INSERT, _rows(model, content_hashes, vectors, flags))
-    return connection.total_changes - before
-
-
 def replace(
     connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
 ) -> tuple[int, int]:
     """Store vectors in place of any there, and count the contents that had none, and those that had others."""
     there = look_up(connection, model, content_hashes)
-    rows = list(_rows(model, content_hashes, vectors, there.standalone | standalone))
     is_new = there.vector_ids == 0
     is_as_it_was = there.found & (there.vectors == rounded(vectors, model.dtype)).all(axis=1)
     is_as_marked = there.standalone >= standalone
-    _make_room(connection)
-    connection.executemany(INSERT, [rows[i] for i in np.flatnonzero(is_new).tolist()])
-    # For all the upsert would do too, at three times the cost: it copies every page that it touches.
-    there_already = np.flatnonzero(~is_new & ~(is_as_it_was & is_as_marked)).tolist()
-    connection.executemany(UPSERT, [rows[i] for i in there_already])
-    return int(np.count_nonzero(is_new)), int(np.count_nonzero(~is_new & ~is_as_it_was))
+    new = np.flatnonzero(is_new)
+    keys = [content_hashes[i] for i in new.tolist()]
+    n_new = insert(connection, model, keys, vectors[new], standalone=standalone)
+    changed = np.flatnonzero(~is_new & ~(is_as_it_was & is_as_marked))
+    keys = [content_hashes[i] for i in changed.tolist()]
+    upsert(connection, model, keys, vectors[changed], there.standalone[changed] | standalone)
+    return n_new, int(np.count_nonzero(~is_new & ~is_as_it_was))
 
 
 def mark_standalone(connection: Connection, model: StoredModel, content_hashes: Sequence[bytes]) -> None:
@@ -191,32 +147,7 @@ def mark_standalone(connection: Connection, model: StoredModel, content_hashes: 
     there = look_up(connection, model, content_hashes)
     unmarked = np.flatnonzero(there.found & ~there.standalone)
     keys = [content_hashes[i] for i in unmarked.tolist()]
-    flags = np.ones(len(keys), dtype=np.bool_)
-    connection.executemany(UPSERT, _rows(model, keys, there.vectors[unmarked], flags))
-
-
-def _rows(
-    model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, standalone: npt.NDArray[np.bool_]
-) -> Iterator[tuple[int, bytes, int, int, int, bytes]]:
-    """Give the rows to be written, checksums included; OutOfRangeError where the model's format has no such value."""
-    values = as_stored(vectors, model.dtype)
-    checksums = vector_checksums(model.model_id, content_hashes, standalone, values)
-    blobs = vectors_to_blobs(values)
-    return zip(
-        repeat(model.model_id),
-        content_hashes,
-        repeat(model.dim),
-        standalone.astype(np.int64).tolist(),
-        checksums.tolist(),
-        blobs,
-        strict=False,  # the repeats have no end
-    )
-
-
-def _make_room(connection: Connection) -> None:
-    """Let the connection keep the whole index on hashes in memory, however large it has become."""
-    kib = CACHE_KIB + last_id(connection) * _INDEX_BYTES_A_ROW // 1024
-    connection.execute(CACHE_SIZE.format(kib=int(kib)))
+    upsert(connection, model, keys, there.vectors[unmarked], np.ones(len(keys), dtype=np.bool_))
 
 
 def delete_unused(connection: Connection, vector_ids: Sequence[int]) -> int:
