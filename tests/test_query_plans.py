@@ -52,6 +52,7 @@ PLANS = {
     "models.DELETE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "vectors.FIND_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
     "vectors.ALL_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
+    "vectors.NEWEST": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>?)"],
     "vectors.IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "vector_rows.READ": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],
     "vector_rows.READ_RANGE": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
@@ -67,8 +68,7 @@ PLANS = {
     "document_rows.TOGETHER": [OF_SCOPE_AFTER],
     "documents.VECTOR_IDS": [OF_SCOPE],
     "documents.BY_VECTOR": [f"SEARCH documents USING INDEX {BY_VECTOR} (vector_id>? AND vector_id<?)"],
-    "documents.INSERT": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
-    "documents.UPDATE": [OF_ID, f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
+    "documents.UPDATE": [OF_ID],
     "documents.COUNT_UP_TO": [OF_SCOPE],
     "documents.DELETE": [OF_ID],
     "documents.DELETE_SCOPE": [OF_SCOPE],
@@ -138,6 +138,7 @@ WHOLE = {
 # Nothing is searched: rows are inserted, a table is emptied, SQLite checks itself.
 WITHOUT_A_PLAN = {
     *("models.INSERT", "vector_writes.INSERT", "vector_writes.INSERT_TOGETHER", "vector_writes.UPSERT"),
+    "documents.INSERT",
     *("models.DELETE_ALL", "vectors.DELETE_ALL", "documents.DELETE_ALL"),
     *(
         "encodings.UPSERT",

@@ -14,6 +14,7 @@ from embstore import (
     ModelIdentity,
     NewerStoreError,
     StoreBusyError,
+    StoreError,
     content_hash,
 )
 from embstore.stores import open_store, sqlite, tables
@@ -207,3 +208,22 @@ def test_nothing_is_written_to_a_file_that_a_newer_embstore_has_migrated(
     define(cache.path, f"PRAGMA user_version = {SCHEMA_VERSION}")
     cache.get("c", "C", encoder)
     assert len(cache) == 3
+
+
+def test_documents_of_vectors_that_were_stored_just_now_need_no_search_for_them(
+    store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch, cache_path: Path
+) -> None:
+    doc_ids = [f"doc {i}" for i in range(60)]
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors, "find_ids", lambda *_: pytest.fail("searched"))
+        store.put_documents(model, "new", doc_ids, [*KEYS, *KEYS[:10]])  # some share a text
+    store.put_documents(model, "old", doc_ids[:10], KEYS[:10])
+    for collection, n in (("new", 60), ("old", 10)):
+        expected = [VECTORS[i % 50].tolist() for i in range(n)]
+        assert store.matrix(model, collection=collection, doc_ids=doc_ids[:n])[1].tolist() == expected
+
+
+def test_a_document_of_a_vector_that_is_not_stored_is_refused(store: Store, model: StoredModel) -> None:
+    with pytest.raises(StoreError, match="NOT NULL"):
+        store.put_documents(model, "c", ["a", "b"], [KEYS[0], bytes(32)])
+    assert store.count_documents() == 0

@@ -15,7 +15,7 @@ from embstore import EmbeddingCache, ModelIdentity, content_hash
 from embstore.codec import Vectors
 from embstore.identity import DTYPES, Dtype
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import models, vector_writes
+from embstore.stores.tables import models, vector_writes, vectors
 from tests.files import Row, connection
 
 ALL = """
@@ -24,7 +24,8 @@ FROM vectors
 ORDER BY vector_id
 """
 
-contents = st.lists(st.integers(0, 30).map(lambda i: content_hash(str(i))), max_size=20, unique=True)
+keys = st.integers(0, 30).map(lambda i: content_hash(str(i)))
+contents = st.lists(keys, max_size=20, unique=True)
 Insert = Callable[..., int]
 
 
@@ -55,15 +56,15 @@ def test_rows_written_together_are_those_written_one_by_one(
     seed: int,
 ) -> None:
     identity = ModelIdentity.of("m").stored_as(dtype)
-    vectors = np.random.default_rng(seed).standard_normal((len(calls), 20, dim), dtype=np.float32)
+    values = np.random.default_rng(seed).standard_normal((len(calls), 20, dim), dtype=np.float32)
 
     def written_by(insert: Insert) -> tuple[list[int], list[Row]]:
         opened.execute("BEGIN")
         try:
             model = models.insert(opened, identity, dim, None)
             n_new = [
-                insert(opened, model, keys, vectors[i, : len(keys)], standalone=standalone)
-                for i, (keys, standalone) in enumerate(calls)
+                insert(opened, model, some, values[i, : len(some)], standalone=standalone)
+                for i, (some, standalone) in enumerate(calls)
             ]
             return n_new, opened.execute(ALL).fetchall()
         finally:
@@ -80,6 +81,35 @@ def one_by_one(
 ) -> int:
     rows = list(vector_writes._rows(model, content_hashes, vectors, np.full(len(content_hashes), standalone)))
     return sum(opened.execute(vector_writes.INSERT, row).rowcount for row in rows)
+
+
+@given(
+    calls=st.lists(st.tuples(contents, st.sampled_from(["a", "b"])), max_size=4),
+    removed=st.sets(keys, max_size=3),
+    asked=st.lists(keys, max_size=20),
+    asks_for_last=st.booleans(),
+)
+def test_ids_of_what_was_stored_last_are_those_that_a_search_finds(
+    opened: Connection,
+    calls: list[tuple[list[bytes], str]],
+    removed: set[bytes],
+    asked: list[bytes],
+    asks_for_last: bool,
+) -> None:
+    opened.execute("BEGIN")
+    try:
+        model_of = {name: models.insert(opened, ModelIdentity.of(name), 2, None) for name in "ab"}
+        for some, name in calls:
+            vectors.insert(opened, model_of[name], some, np.ones((len(some), 2), np.float32), standalone=False)
+        opened.executemany("DELETE FROM vectors WHERE content_hash = ?", [(key,) for key in removed])
+        if asks_for_last and calls:
+            asked = [*calls[-1][0], *asked[:2]]
+        for model in model_of.values():
+            found = vectors.find_new_ids(opened, model.model_id, asked)
+            searched = vectors.find_ids(opened, model.model_id, asked)
+            assert [found.get(key) for key in asked] == [searched.get(key) for key in asked]
+    finally:
+        opened.rollback()
 
 
 def test_every_checksum_there_can_be_is_written_as_it_is(opened: Connection) -> None:

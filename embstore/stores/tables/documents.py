@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embstore.checksums import content_sums, content_sums_of_documents, document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, check_rows, chunks, places
+from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, check_rows, chunks, places, vectors
 from embstore.stores.tables.document_rows import NO_IDS, find
 
 IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
@@ -34,13 +34,13 @@ ORDER BY vector_id, model_id, collection, doc_id
 # An upsert, ON CONFLICT DO UPDATE, copies every page that it touches before it touches it: 13 us a row, of 16.
 INSERT = """
 INSERT INTO documents (model_id, collection, doc_id, vector_id, checksum)
-VALUES (?1, ?2, ?3, (SELECT vector_id FROM vectors WHERE model_id = ?1 AND content_hash = ?4), ?5)
+VALUES (?1, ?2, ?3, ?4, ?5)
 ON CONFLICT (model_id, collection, doc_id) DO NOTHING
 """
 
 UPDATE = """
 UPDATE documents
-SET vector_id = (SELECT vector_id FROM vectors WHERE model_id = ?1 AND content_hash = ?4), checksum = ?5
+SET vector_id = ?4, checksum = ?5
 WHERE model_id = ?1 AND collection = ?2 AND doc_id = ?3
 """
 
@@ -177,7 +177,7 @@ def put(
     content_hashes: Sequence[bytes],
 ) -> None:
     """Point distinct doc_ids at the vectors of contents, which are stored."""
-    rows = _rows(model, collection, doc_ids, content_hashes)
+    rows = _rows(connection, model, collection, doc_ids, content_hashes)
     if _insert(connection, rows) < len(rows):
         connection.executemany(UPDATE, rows)
 
@@ -190,17 +190,24 @@ def insert(
     content_hashes: Sequence[bytes],
 ) -> int:
     """Point those of distinct doc_ids that are not there at vectors of contents, which are; count them."""
-    return _insert(connection, _rows(model, collection, doc_ids, content_hashes))
+    return _insert(connection, _rows(connection, model, collection, doc_ids, content_hashes))
 
 
 def _rows(
-    model: StoredModel, collection: str, doc_ids: Sequence[str], content_hashes: Sequence[bytes]
-) -> list[tuple[int, str, str, bytes, int]]:
+    connection: Connection,
+    model: StoredModel,
+    collection: str,
+    doc_ids: Sequence[str],
+    content_hashes: Sequence[bytes],
+) -> list[tuple[int, str, str, int | None, int]]:
+    """Give the rows to be written; NULL, which SQLite refuses, where there is no vector to point at."""
+    id_of = vectors.find_new_ids(connection, model.model_id, content_hashes)
+    vector_ids = map(id_of.get, content_hashes)
     checksums = document_checksums(model.model_id, collection, doc_ids, content_hashes).tolist()
-    return list(zip(repeat(model.model_id), repeat(collection), doc_ids, content_hashes, checksums, strict=False))
+    return list(zip(repeat(model.model_id), repeat(collection), doc_ids, vector_ids, checksums, strict=False))
 
 
-def _insert(connection: Connection, rows: list[tuple[int, str, str, bytes, int]]) -> int:
+def _insert(connection: Connection, rows: list[tuple[int, str, str, int | None, int]]) -> int:
     before = connection.total_changes
     connection.executemany(INSERT, rows)
     return connection.total_changes - before

@@ -18,6 +18,8 @@ from embstore.stores.tables.vector_writes import insert as insert
 from embstore.stores.tables.vector_writes import last_id as last_id
 from embstore.stores.tables.vector_writes import upsert
 
+NEWEST_AT_MOST = 100_000  # contents, whose hashes are read as one
+
 FIND_IDS = """
 SELECT content_hash, vector_id
 FROM vectors
@@ -28,6 +30,13 @@ ALL_IDS = """
 SELECT content_hash, vector_id
 FROM vectors
 WHERE model_id = ?
+"""
+
+# +model_id: with a bare equality the planner takes the index on hashes, and reads all of the model's.
+NEWEST = """
+SELECT min(vector_id), max(vector_id), CAST(group_concat(content_hash, ?1) AS BLOB)
+FROM vectors
+WHERE vector_id > ?2 AND +model_id = ?3
 """
 
 IDS = """
@@ -73,6 +82,16 @@ def find_ids(connection: Connection, model_id: int, content_hashes: Sequence[byt
     for keys in chunks(content_hashes):
         found.update(connection.execute(FIND_IDS.format(places=places(keys)), (model_id, *keys)))
     return found
+
+
+def find_new_ids(connection: Connection, model_id: int, content_hashes: Sequence[bytes]) -> dict[bytes, int]:
+    """Do what `find_ids` does, at a tenth of the cost where just these contents, in this order, were stored last."""
+    keys = list(dict.fromkeys(content_hashes))
+    if len(keys) <= NEWEST_AT_MOST:
+        first, last, hashes = connection.execute(NEWEST, ("", last_id(connection) - len(keys), model_id)).fetchone()
+        if hashes == b"".join(keys) and last - first == len(keys) - 1:
+            return dict(zip(keys, range(first, last + 1), strict=True))
+    return find_ids(connection, model_id, keys)
 
 
 def look_up(connection: Connection, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
