@@ -107,6 +107,26 @@ def test_replacing_keeps_the_row_that_documents_point_at(store: Store, model: St
     assert store.matrix(model, collection=None, doc_ids=["a"])[1].tolist() == [[1.0] * 5]
 
 
+def test_replacing_new_changed_and_unchanged_vectors_at_once_leaves_each_as_it_was_given(
+    store: Store, model: StoredModel
+) -> None:
+    before = store.look_up(model, KEYS)
+    new = [content_hash("new"), content_hash("newer")]
+    keys = [new[0], KEYS[0], KEYS[1], new[1], KEYS[2]]
+    given = np.vstack([np.full((2, 5), 7, np.float32), VECTORS[1:2], np.full((2, 5), 8, np.float32)])
+    assert store.replace_vectors(model, keys, given, standalone=False) == 2
+    there = store.look_up(model, keys)
+    assert there.found.all()
+    assert np.array_equal(there.vectors, given)
+    assert there.vector_ids[[1, 2, 4]].tolist() == before.vector_ids[:3].tolist()
+    assert there.standalone.tolist() == [False, *before.standalone[:2], False, before.standalone[2]]
+    others = store.look_up(model, KEYS[3:])
+    assert np.array_equal(others.vectors, before.vectors[3:])
+    assert others.vector_ids.tolist() == before.vector_ids[3:].tolist()
+    assert store.replace_vectors(model, keys, given, standalone=True) == 0
+    assert store.look_up(model, keys).standalone.all()
+
+
 def test_marking_changes_the_mark_alone(store: Store, model: StoredModel) -> None:
     before = store.look_up(model, KEYS)
     store.mark_standalone(model, [*KEYS, content_hash("unknown")])

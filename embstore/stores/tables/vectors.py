@@ -148,13 +148,14 @@ def replace(
     connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
 ) -> tuple[int, int]:
     """Store vectors in place of any there, and count the contents that had none, and those that had others."""
+    last = last_id(connection)
+    n_new = insert(connection, model, content_hashes, vectors, standalone=standalone)
+    if n_new == len(content_hashes):
+        return n_new, 0
     there = look_up(connection, model, content_hashes)
-    is_new = there.vector_ids == 0
+    is_new = there.vector_ids > last
     is_as_it_was = there.found & (there.vectors == rounded(vectors, model.dtype)).all(axis=1)
     is_as_marked = there.standalone >= standalone
-    new = np.flatnonzero(is_new)
-    keys = [content_hashes[i] for i in new.tolist()]
-    n_new = insert(connection, model, keys, vectors[new], standalone=standalone)
     changed = np.flatnonzero(~is_new & ~(is_as_it_was & is_as_marked))
     keys = [content_hashes[i] for i in changed.tolist()]
     upsert(connection, model, keys, vectors[changed], there.standalone[changed] | standalone)
