@@ -143,8 +143,8 @@ class EmbeddingCache(PutEmbeddings):
     ) -> Vectors:
         """Give the vectors of documents' texts; distinct texts that are new are encoded once each, in batches.
 
-        What is encoded is stored in groups of about a second of model work or 1,000 rows (more in a file of more than
-        100,000), each group with its documents in one transaction. A call that finds everything as it was writes
+        What is encoded is stored in groups of about a second of model work or 5,000 rows (more in a file of more than
+        500,000), each group with its documents in one transaction. A call that finds everything as it was writes
         nothing.
 
         Parameters

@@ -22,12 +22,14 @@ from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
 
 # What waits to be stored together: about this much of the model's work, or this many rows, and more where the store
-# holds many. While one group is being stored the next is encoded, so that a crash can cost two.
+# holds many. While one group is being stored the next is encoded, so that a crash can cost two. A transaction takes as
+# long as several hundred of its rows.
 GROUP_S = 1.0
-GROUP_ROWS = 1000
+GROUP_ROWS = 5000
 
 # A call of the encoder grows until it takes about this long, so that its overhead does not count.
 CALL_S = 0.2
+CALL_ROWS = 1000
 
 
 class Filling:
@@ -248,7 +250,7 @@ class Filling:
                     if call:
                         seconds = group.encode(call, batch_size)
                         rows.took(len(call), seconds)
-                        if self.encoder.batches_itself and seconds < CALL_S / 2 and 2 * call_rows <= GROUP_ROWS:
+                        if self.encoder.batches_itself and seconds < CALL_S / 2 and 2 * call_rows <= CALL_ROWS:
                             call_rows *= 2
                     else:
                         writer.wait()  # nobody waits for others who has something that they wait for

@@ -36,7 +36,7 @@ ROWS = documents(N_DOCUMENTS, N_DUPLICATES)
 random.Random(7).shuffle(ROWS)  # so that two workers are at the same text at once, some hundred times
 LEASE_S = 5.0
 
-# A worker that is lost has encoded at most a group of a second, or 1,000 rows, that is being stored, and the next.
+# A worker that is lost has encoded at most two groups of a second: one that is being stored, and the next.
 MOST_UNSTORED = 2 * 1000
 
 
