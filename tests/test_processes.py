@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import select
@@ -20,7 +19,7 @@ import pytest
 
 from embstore import EmbeddingCache
 from embstore.stores import opening
-from embstore.stores.sqlite_errors import sqlite3
+from embstore.stores.btrees.connection import FileConnection
 from tests.fakes import CountingEncoder, HookedEncoder
 from tests.files import rows
 
@@ -301,7 +300,7 @@ def test_a_fork_waits_until_another_thread_has_closed_its_connection(
     closing, forking = threading.Event(), threading.Event()
     order: list[str] = []
 
-    class Slow(sqlite3.Connection):
+    class Slow(FileConnection):
         def close(self) -> None:
             is_first = not closing.is_set()  # it is closed once more when it is deleted
             if is_first:
@@ -312,7 +311,7 @@ def test_a_fork_waits_until_another_thread_has_closed_its_connection(
             if is_first:
                 order.append("closed")
 
-    monkeypatch.setattr(opening.sqlite3, "connect", functools.partial(sqlite3.connect, factory=Slow))
+    monkeypatch.setattr(opening, "FileConnection", Slow)
 
     def use() -> None:
         other.get("b", "more", encoder)
