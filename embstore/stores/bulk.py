@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from operator import lt
+from itertools import chain, repeat
 from sqlite3 import Connection
 
 import numpy as np
@@ -77,22 +76,31 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
         A key is damaged: searches that it leads astray would leave documents out.
     """
     scopes = documents.scopes(connection, [model.model_id], collection)
-    there = [document_rows.find(connection, model_id, name, None) for model_id, name in scopes]
+    there = [document_rows.by_vector(connection, model_id, name) for model_id, name in scopes]
     listing = Listing.of_texts(
-        [name for some in there for name in [some.collection] * len(some.doc_ids)],
-        [doc_id for some in there for doc_id in some.doc_ids],
+        list(chain.from_iterable(repeat(some.collection, len(some.doc_ids)) for some in there)),
+        list(chain.from_iterable(some.doc_ids for some in there)),
         np.concatenate([document_rows.NO_IDS, *(some.vector_ids for some in there)]),
         np.concatenate([document_rows.NO_IDS, *(some.checksums for some in there)]),
     )
     n_documents = documents.count_of_model(connection, model.model_id, collection)
-    if len(listing.doc_ids) != n_documents or not all(_are_ascending(some.doc_ids) for some in there):
+    if len(there) > 1:
+        listing = listing.take(np.argsort(listing.vector_ids, kind="stable"))
+    if len(listing.doc_ids) != n_documents or not _are_distinct(listing):
         raise rows_missing("damaged keys")
-    return listing.take(np.argsort(listing.vector_ids, kind="stable"))
+    return listing
 
 
-def _are_ascending(doc_ids: list[str]) -> bool:
-    """Tell whether each comes once, in order: one in the place of another leaves their number as it was."""
-    return all(map(lt, doc_ids, islice(doc_ids, 1, None)))
+def _are_distinct(listing: Listing) -> bool:
+    """Tell whether each document comes once: one in the place of another leaves their number as it was.
+
+    Documents are listed by their vectors, and those that share one have different checksums.
+    """
+    if (np.diff(listing.vector_ids) > 0).all():
+        return True
+    order = np.lexsort((listing.checksums, listing.vector_ids))
+    is_again = (np.diff(listing.vector_ids[order]) == 0) & (np.diff(listing.checksums[order]) == 0)
+    return not is_again.any()
 
 
 def list_some(connection: Connection, model: StoredModel, collection: str | None, doc_ids: Sequence[str]) -> Listing:
@@ -143,7 +151,10 @@ def read_distinct(connection: Connection, model: StoredModel, listing: Listing) 
     DamagedStoreError
         A row is not what was written; the message names its doc_id.
     """
-    vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
+    if (np.diff(listing.vector_ids) > 0).all():
+        vector_ids, row_of = listing.vector_ids, np.arange(len(listing.vector_ids))
+    else:
+        vector_ids, row_of = np.unique(listing.vector_ids, return_inverse=True)
     read = vector_rows.read_together(connection, vector_ids, model)
     if read is not None:
         sums, values = read

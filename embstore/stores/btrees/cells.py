@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ _BLOB, _TEXT = 12, 13
 _TOO_WIDE = 2**40
 _WIDTHS = np.array([0, 1, 2, 3, 4, 6, 8, _TOO_WIDE, 0, 0, _TOO_WIDE, _TOO_WIDE], dtype=np.int64)
 _CONSTANTS = 8  # the type of 0; that of 1 follows
+_TEXTS_AT_ONCE = 2048  # whose bytes' places stay in the processor's cache
 _VALUE_BITS = 0x7F  # of a byte of a number, 1.6; the other tells that there are more bytes
 _MOST_VARINT_BYTES = 5  # longer ones, which SQLite writes too, are of no row that is read here
 
@@ -103,29 +105,66 @@ class Records:
         end = int(self.ends[column, row])
         return self.data[end - int(_widths(self.types[column, row])) : end].tobytes()
 
-    def texts(self, column: int) -> list[str]:
-        """Give a column of texts."""
-        types, ends = self.types[column], self.ends[column]
+    def texts(self, column: int) -> Texts:
+        """Give a column of texts, where they are."""
+        types = self.types[column]
         if not ((types >= _TEXT) & (types % 2 == 1)).all():
             raise UnreadableError("values that are no texts")
-        if not len(types):
-            return []
         lengths = (types - _TEXT) // 2
-        # One text of all, with an end mark after each.
-        stops = np.cumsum(lengths + 1)
-        if stops[-1] > len(self.data):  # many rows at one place
+        if lengths.sum() > len(self.data):  # many rows at one place
             raise UnreadableError("texts longer than their pages")
-        at = np.arange(stops[-1]) + np.repeat(ends - stops + 1, lengths + 1)
-        joined = self.data[np.minimum(at, len(self.data) - 1)]
-        joined[stops - 1] = 0
-        texts: list[str] = joined[:-1].tobytes().decode().split("\0")
-        if len(texts) != len(types):
-            raise UnreadableError("texts with NUL in them")
-        return texts
+        return Texts(self.data, self.ends[column] - lengths, lengths)
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Records:
         """Give some rows."""
         return Records(self.data, self.types[:, rows], self.ends[:, rows])
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts as UTF-8.
+
+    Attributes
+    ----------
+    data : ndarray of uint8
+    starts : ndarray of shape (n,), int64
+        Where each begins.
+    lengths : ndarray of shape (n,), int64
+        How many bytes each has.
+    """
+
+    data: Bytes
+    starts: Numbers
+    lengths: Numbers
+
+    @classmethod
+    def joined(cls, parts: Sequence[Texts]) -> Texts:
+        """Put columns one after another."""
+        ends = np.cumsum([0, *(len(part.data) for part in parts)]).tolist()
+        return cls(
+            np.concatenate([np.empty(0, np.uint8), *(part.data for part in parts)]),
+            np.concatenate(
+                [np.empty(0, np.int64), *(part.starts + end for part, end in zip(parts, ends, strict=False))]
+            ),
+            np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)]),
+        )
+
+    def as_list(self, rows: npt.NDArray[np.intp]) -> list[str]:
+        """Give some texts as Python's."""
+        pieces = [rows[start : start + _TEXTS_AT_ONCE] for start in range(0, len(rows), _TEXTS_AT_ONCE)]
+        return [text for piece in pieces for text in self._few(piece)]
+
+    def _few(self, rows: npt.NDArray[np.intp]) -> list[str]:
+        """Make one text of all, with an end mark after each, and cut it."""
+        starts, lengths = self.starts[rows], self.lengths[rows]
+        stops = np.cumsum(lengths + 1)
+        at = np.arange(stops[-1]) + np.repeat(starts - stops + lengths + 1, lengths + 1)
+        data = self.data[np.minimum(at, len(self.data) - 1)]
+        data[stops - 1] = 0
+        texts: list[str] = data[:-1].tobytes().decode().split("\0")
+        if len(texts) != len(lengths):
+            raise UnreadableError("texts with NUL in them")
+        return texts
 
 
 def page_cells(pages: Bytes, kind: int) -> tuple[Cells, Numbers]:

@@ -48,12 +48,11 @@ class ScopeRows:
 
     def in_leaves(self) -> Iterator[Places]:
         """Give the rows in leaves in the order of their keys, those of some leaves at a time."""
-        pages = np.empty((min(LEAVES_AT_ONCE, len(self._leaves)), self._pager.page_bytes), dtype=np.uint8)
         for start in range(0, len(self._leaves), LEAVES_AT_ONCE):
             numbers = np.array(self._leaves[start : start + LEAVES_AT_ONCE])
-            some = pages[: len(numbers)]
-            self._pager.read(numbers, some)
-            cells, counts = page_cells(some, LEAF_INDEX)
+            pages = np.empty((len(numbers), self._pager.page_bytes), dtype=np.uint8)
+            self._pager.read(numbers, pages)
+            cells, counts = page_cells(pages, LEAF_INDEX)
             rows = self._records(cells)
             wanted = np.flatnonzero(rows.are_text(1, self._scope[1]) & (rows.integers(0) == self._scope[0]))
             yield rows.take(wanted), np.repeat(np.arange(start, start + len(numbers)), counts)[wanted]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from sqlite3 import Connection
 
 import numpy as np
 
-from embstore.stores.btrees.indexes import Places, ScopeRows
+from embstore.stores.btrees.cells import Texts
+from embstore.stores.btrees.indexes import ScopeRows
 from embstore.stores.btrees.pager import Numbers, open_pager
 
 # Of the table; a row that has others is not read.
@@ -18,8 +18,8 @@ Columns = tuple[list[str], Numbers, Numbers]
 """doc_ids, vector_ids and checksums of n rows."""
 
 
-def read(connection: Connection, model_id: int, collection: str) -> Columns | None:
-    """Read the rows of a model and collection by doc_id; None where SQLite has to be asked."""
+def read(connection: Connection, model_id: int, collection: str, *, by_vector: bool = False) -> Columns | None:
+    """Read the rows of a model and collection by doc_id, or by vector_id; None where SQLite has to be asked."""
     if not isinstance(collection, str):  # the file is damaged
         return None
     pager = open_pager(connection)
@@ -27,36 +27,23 @@ def read(connection: Connection, model_id: int, collection: str) -> Columns | No
         return None
     try:
         rows = ScopeRows(pager, pager.root("documents"), _N_COLUMNS, (model_id, collection.encode()))
-        in_leaves, leaf_of_each = _columns(rows.in_leaves())
-        between, leaf_before = _columns(rows.between)
+        columns = _columns(rows, by_vector=by_vector)
         pager.check_descriptor()
     except (OSError, ValueError, IndexError):
         return None
-    return _merge(in_leaves, between, np.searchsorted(leaf_of_each, leaf_before, side="right"))
+    return columns
 
 
-def _columns(places: Iterable[Places]) -> tuple[Columns, Numbers]:
-    """Take rows apart, in the order of the leaves that they are in or come after."""
-    doc_ids: list[str] = []
+def _columns(rows: ScopeRows, *, by_vector: bool) -> Columns:
+    """Take rows apart, and bring them into an order before texts of Python's are made, which take longer to move."""
     none = np.empty(0, dtype=np.int64)
-    numbers = [(none, none, none)]
-    for rows, leaves in places:
-        doc_ids += rows.texts(_DOC_ID)
-        numbers.append((rows.integers(_VECTOR_ID), rows.integers(_CHECKSUM), leaves))
-    vector_ids, checksums, leaves = (np.concatenate(some) for some in zip(*numbers, strict=True))
-    if (np.diff(leaves) < 0).any():
-        order = np.argsort(leaves)
-        return ([doc_ids[i] for i in order.tolist()], vector_ids[order], checksums[order]), leaves[order]
-    return (doc_ids, vector_ids, checksums), leaves
-
-
-def _merge(rows: Columns, others: Columns, before: Numbers) -> Columns:
-    """Put other rows between rows: each before the one at a place."""
-    doc_ids: list[str] = []
-    done = 0
-    for doc_id, place in zip(others[0], before.tolist(), strict=True):
-        doc_ids += rows[0][done:place]
-        doc_ids.append(doc_id)
-        done = place
-    doc_ids += rows[0][done:]
-    return doc_ids, np.insert(rows[1], before, others[1]), np.insert(rows[2], before, others[2])
+    doc_ids, numbers = [], [(none, none, none)]
+    for is_after, parts in ((0, rows.in_leaves()), (1, rows.between)):
+        for some, leaves in parts:
+            doc_ids.append(some.texts(_DOC_ID))
+            numbers.append((some.integers(_VECTOR_ID), some.integers(_CHECKSUM), 2 * leaves + is_after))
+    vector_ids, checksums, places = (np.concatenate(parts) for parts in zip(*numbers, strict=True))
+    order = np.argsort(places, kind="stable")
+    if by_vector:
+        order = order[np.argsort(vector_ids[order], kind="stable")]
+    return Texts.joined(doc_ids).as_list(order), vector_ids[order], checksums[order]

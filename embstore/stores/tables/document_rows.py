@@ -57,6 +57,17 @@ class Documents:
         return cls(collection, list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
 
 
+def by_vector(connection: Connection, model_id: int, collection: str) -> Documents:
+    """Read all rows, by vector_id and then by doc_id."""
+    read_off = document_pages.read(connection, model_id, collection, by_vector=True)
+    if read_off is not None:
+        return Documents(collection, *read_off)
+    there = find(connection, model_id, collection, None)
+    order = np.argsort(there.vector_ids, kind="stable")
+    doc_ids = [there.doc_ids[i] for i in order.tolist()]
+    return Documents(collection, doc_ids, there.vector_ids[order], there.checksums[order])
+
+
 def find(connection: Connection, model_id: int, collection: str, doc_ids: Sequence[str] | None) -> Documents:
     """Read the rows of some doc_ids, in no order, or of all, by doc_id."""
     if doc_ids is None:
