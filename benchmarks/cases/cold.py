@@ -15,8 +15,10 @@ from benchmarks.results import OURS, CaseResult
 from benchmarks.settings import Settings
 from benchmarks.timing import Turn, in_turn
 from embstore import EmbeddingCache
+from embstore.filling import GROUP_ROWS
 
 BARE = "bare executemany"
+BARE_IN_GROUPS = f"{BARE}, {GROUP_ROWS:,} a transaction"  # as many as embstore stores together, of an instant encoder
 
 
 def run(settings: Settings, folder: Path) -> CaseResult:
@@ -24,15 +26,21 @@ def run(settings: Settings, folder: Path) -> CaseResult:
     result = CaseResult(f"nothing stored, {len(documents):,} documents encoded in no time", "us a document")
     present, result.notes = installed(COMPETITORS)
     sizes: dict[str, float] = {}
-    turns = [fresh(EmbstoreCache, folder, documents, sizes), bare(folder, documents)]
+    source = EmbstoreCache(folder, documents)
+    source.open()
+    source.fill()
+    source.close()
+    turns = [fresh(EmbstoreCache, folder, documents, sizes), bare(BARE, folder, documents, BATCH)]
+    turns.append(bare(BARE_IN_GROUPS, folder, documents, min(GROUP_ROWS, len(documents))))
     turns += [fresh(kind, folder, documents, sizes) for kind in present]
     result.rows = in_turn(turns, settings.rounds)
     for row in result.rows:
         if row.name in sizes:
             row.facts["times_raw_bytes"] = sizes[row.name]
     ours = result.find(OURS)
-    surviving = [row for row in result.rows if row.durable != "no" and row.name not in (OURS, BARE)]
+    surviving = [row for row in result.rows if row.durable != "no" and row.name not in (OURS, BARE, BARE_IN_GROUPS)]
     result.ratio("cold / bare executemany", ours, result.find(BARE))
+    result.ratio(f"cold / {BARE_IN_GROUPS}", ours, result.find(BARE_IN_GROUPS))
     result.ratio_to_fastest("cold / fastest competitor that survives kill -9", ours, surviving)
     return result
 
@@ -57,12 +65,9 @@ def fresh(kind: type[Competitor], folder: Path, documents: Documents, sizes: dic
     return Turn(kind.name, len(cache.documents), cache.fill, prepare=prepare, tidy=tidy, durable=kind.durable)
 
 
-def bare(folder: Path, documents: Documents) -> Turn:
-    source = EmbstoreCache(folder, documents)
-    source.open()
-    source.fill()
-    source.close()
-    rows = BareFill(folder / "embeddings.db", BATCH)
+def bare(name: str, folder: Path, documents: Documents, batch_size: int) -> Turn:
+    """Put the rows of the file in the folder into a new one."""
+    rows = BareFill(folder / "embeddings.db", batch_size)
     file = folder / "bare.db"
     checked: list[bool] = []
 
@@ -79,7 +84,7 @@ def bare(folder: Path, documents: Documents) -> Turn:
             checked.append(True)
         file.unlink()
 
-    return Turn(BARE, len(documents), rows.fill, prepare=prepare, tidy=tidy, durable="yes")
+    return Turn(name, len(documents), rows.fill, prepare=prepare, tidy=tidy, durable="yes")
 
 
 def settle() -> None:

@@ -212,14 +212,14 @@ def content_sums_of_listing(model: StoredModel, listing: Listing) -> Words:
 
 def list_vector_ids(
     connection: Connection, model: StoredModel, collection: str | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
     """List the vectors that a model's documents point at.
 
     Returns
     -------
     vector_ids : ndarray of shape (n,), int64
         Distinct, ascending.
-    n_documents : ndarray of shape (n,), int
+    n_documents : ndarray of shape (n,), uint32
         How many documents point at each.
 
     Raises
@@ -230,7 +230,8 @@ def list_vector_ids(
     ids = documents.vector_ids(connection, model.model_id, collection)
     if len(ids) != documents.count_of_model(connection, model.model_id, collection):
         raise rows_missing("damaged keys")
-    return np.unique(ids, return_counts=True)
+    vector_ids, n_documents = np.unique(ids, return_counts=True)
+    return vector_ids, n_documents.astype(np.uint32)  # as long as there are pages to come, both are kept
 
 
 def list_range(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from sqlite3 import Connection
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,12 +18,22 @@ from embstore.stores.btrees.pager import Numbers, open_pager
 _N_COLUMNS = 5
 _DOC_ID, _VECTOR_ID, _CHECKSUM = 2, 3, 4
 
+T = TypeVar("T")
 Columns = tuple[list[str], Numbers, Numbers]
 """doc_ids, vector_ids and checksums of n rows."""
 
 
 def read(connection: Connection, model_id: int, collection: str, *, by_vector: bool = False) -> Columns | None:
     """Read the rows of a model and collection by doc_id, or by vector_id; None where SQLite has to be asked."""
+    return _read(connection, model_id, collection, partial(_columns, by_vector=by_vector))
+
+
+def read_vector_ids(connection: Connection, model_id: int, collection: str) -> Numbers | None:
+    """Read the vector that each row of a model and collection points at, in no order; None likewise."""
+    return _read(connection, model_id, collection, _vector_ids)
+
+
+def _read(connection: Connection, model_id: int, collection: str, take_apart: Callable[[ScopeRows], T]) -> T | None:
     if not isinstance(collection, str):  # the file is damaged
         return None
     pager = open_pager(connection)
@@ -27,11 +41,16 @@ def read(connection: Connection, model_id: int, collection: str, *, by_vector: b
         return None
     try:
         rows = ScopeRows(pager, pager.root("documents"), _N_COLUMNS, (model_id, collection.encode()))
-        columns = _columns(rows, by_vector=by_vector)
+        there = take_apart(rows)
         pager.check_descriptor()
     except (OSError, ValueError, IndexError):
         return None
-    return columns
+    return there
+
+
+def _vector_ids(rows: ScopeRows) -> Numbers:
+    none = np.empty(0, dtype=np.int64)
+    return np.concatenate([none, *(some.integers(_VECTOR_ID) for some, _ in chain(rows.in_leaves(), rows.between))])
 
 
 def _columns(rows: ScopeRows, *, by_vector: bool) -> Columns:

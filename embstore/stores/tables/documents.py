@@ -12,8 +12,17 @@ import numpy.typing as npt
 
 from embstore.checksums import content_sums, content_sums_of_documents, document_checksums
 from embstore.stores.base import StoredModel
-from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, check_rows, chunks, places, vectors
-from embstore.stores.tables.document_rows import NO_IDS, find
+from embstore.stores.tables import (
+    SCAN_FROM_KEYS,
+    SCAN_FROM_SHARE,
+    all_rows,
+    check_rows,
+    chunks,
+    document_pages,
+    places,
+    vectors,
+)
+from embstore.stores.tables.document_rows import NO_IDS, by_vector, find
 
 IDS_AT_ONCE = 10_000  # as Python's integers, which take four times the memory
 
@@ -125,6 +134,10 @@ def vector_ids(connection: Connection, model_id: int, collection: str | None) ->
     """List the vector that each of n documents points at: (n,); those left out that are no integers."""
     pages = [NO_IDS]
     for scope in scopes(connection, [model_id], collection):
+        read_off = document_pages.read_vector_ids(connection, *scope)
+        if read_off is not None:
+            pages.append(read_off)
+            continue
         cursor = connection.execute(VECTOR_IDS, scope)
         while rows := cursor.fetchmany(IDS_AT_ONCE):
             check_rows(connection, sum(map(len, pages)))
@@ -159,14 +172,23 @@ def pointers(
     content_hashes: Sequence[bytes],
 ) -> npt.NDArray[np.int64]:
     """Give the vector that each of n doc_ids points at, 0 where it is not stored, soundly, with this content: (n,)."""
-    most = _most_of(connection, model.model_id, collection, len(doc_ids))
-    there = find(connection, model.model_id, collection, None if most else doc_ids)
-    row_of = dict(zip(there.doc_ids, count_up(), strict=False))
-    rows = np.fromiter(map(row_of.get, doc_ids, repeat(-1)), dtype=np.intp, count=len(doc_ids))
+    if _most_of(connection, model.model_id, collection, len(doc_ids)):
+        there = by_vector(connection, model.model_id, collection)
+    else:
+        there = find(connection, model.model_id, collection, doc_ids)
+    rows = _rows_of(there.doc_ids, doc_ids)
     # The contents that those rows were written for: they are in an order that the processor's cache likes.
     sums = content_sums_of_documents(model.model_id, collection, there.doc_ids, there.checksums)
     vector_ids, sums = np.append(there.vector_ids, 0)[rows], np.append(sums, np.uint64(0))[rows]
     return np.where(sums == content_sums(content_hashes), vector_ids, 0)
+
+
+def _rows_of(there: list[str], doc_ids: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Tell where each of n doc_ids is in a list, -1 where it is not: (n,)."""
+    if there == doc_ids:  # most often the same are asked for as ever, in the order in which they were stored
+        return np.arange(len(there))
+    row_of = dict(zip(there, count_up(), strict=False))
+    return np.fromiter(map(row_of.get, doc_ids, repeat(-1)), dtype=np.intp, count=len(doc_ids))
 
 
 def put(

@@ -20,7 +20,9 @@ from embstore.stores.btrees.pager import Bytes, Numbers, Pager, UnreadableError,
 LEAST_ROWS = 1000
 MOST_IDS_A_ROW = 4
 
-PAGES_AT_ONCE = 64
+# Pages of a piece: what is done at once shares the processor's cache. Of few pages there are some pieces all the same.
+FEWEST_PAGES, MOST_PAGES = 16, 64
+LEAST_PIECES = 8
 
 _PIECES_AT_ONCE = 3  # whose pages are in memory
 
@@ -118,10 +120,11 @@ class _Reading:
         used = np.flatnonzero(stops > starts)
         if not len(used) or stops[-1] != len(self._ids):
             raise UnreadableError("ids that no row has")
-        buffers = np.empty((_PIECES_AT_ONCE, min(len(used), PAGES_AT_ONCE), self._pager.page_bytes), dtype=np.uint8)
+        n_at_once = min(len(used), max(FEWEST_PAGES, min(MOST_PAGES, -(-len(used) // LEAST_PIECES))))
+        buffers = np.empty((_PIECES_AT_ONCE, n_at_once, self._pager.page_bytes), dtype=np.uint8)
         pieces = []
-        for number, first in enumerate(range(0, len(used), PAGES_AT_ONCE)):
-            some = used[first : first + PAGES_AT_ONCE]
+        for number, first in enumerate(range(0, len(used), n_at_once)):
+            some = used[first : first + n_at_once]
             rows = slice(int(starts[some[0]]), int(stops[some[-1]]))
             pieces.append(_Piece(numbers[some], rows, buffers[number % _PIECES_AT_ONCE, : len(some)]))
         return pieces
