@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -550,7 +551,7 @@ def test_version_and_help_need_no_file(run: Run) -> None:
     told = run("--help").stdout
     for line in ("0  done", "1  the answer is no", "2  wrong usage or input", "3  the store, the model"):
         assert line in told
-    for command in main.commands:
+    for command in main.list_commands(click.Context(main)):
         assert run(command, "--help").stdout.startswith("Usage: ")
 
 

@@ -49,12 +49,38 @@ by: pip install "embstore[demo]".
 """
 
 
+# What adds a command, for those that are not below: a process that runs another one need not wait for it.
+_LATER = {
+    "backup": "upkeep",
+    "compact": "upkeep",
+    "completion": "completion",
+    "convert": "conversion",
+    "doctor": "doctor",
+    "embed": "embedding",
+    "export": "transferring",
+    "import": "transferring",
+    "index": "indexing",
+    "map": "pictures",
+    "merge": "transferring",
+    "migrate": "upkeep",
+    "models": "models",
+    "plan": "indexing",
+    "prune": "upkeep",
+    "rename-model": "models",
+    "repair": "repairing",
+    "report": "pictures",
+    "show": "showing",
+}
+
+
 def _example(what: str, command: str) -> str:
     """Give what stands below the help of a command; the sign keeps its lines as they are."""
     return f"\b\n{what}\n  {command}\n"
 
 
-@click.group(cls=CommandGroup, epilog=_EPILOG)
+@click.group(
+    cls=CommandGroup, epilog=_EPILOG, later={name: f"embstore.cli.{module}" for name, module in _LATER.items()}
+)
 @click.version_option(__version__, prog_name="embstore")
 def main() -> None:
     """Search documents by meaning, and never compute the same embedding twice.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -40,7 +42,27 @@ _INPUT_ERRORS = (
 
 
 class CommandGroup(click.Group):
-    """A click group that turns whatever its commands raise into a message and an exit code."""
+    """A click group that turns whatever its commands raise into a message and an exit code.
+
+    Parameters
+    ----------
+    later : mapping of str to str
+        Commands that are made where they are asked for, each by importing a module that adds it to this group.
+    """
+
+    def __init__(self, *args: Any, later: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._later = dict(later or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands."""
+        return sorted({*self.commands, *self._later})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give a command of that name."""
+        if cmd_name not in self.commands and cmd_name in self._later:
+            import_module(self._later[cmd_name])
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. A closed pipe is met here, before click turns it into exit code 1, which is a "no"."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import shlex
 import shutil
 import subprocess
@@ -10,15 +12,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from embstore import cli
 from embstore.cli import commands, group, main
 from embstore.errors import StoreError
 from tests.cli.conftest import Run
 from tests.files import change
 
-COMMANDS = sorted(main.commands)
+CONTEXT = click.Context(main)
+COMMANDS = main.list_commands(CONTEXT)
+
+
+def command_of(name: str) -> click.Command:
+    command = main.get_command(CONTEXT, name)
+    assert command is not None
+    return command
 
 
 def documented() -> dict[int, str]:
@@ -32,6 +43,20 @@ def test_the_list_of_commands_says_each_in_a_line_that_is_whole(run: Run) -> Non
     assert [line for line in run("--help").stdout.splitlines() if line.endswith("...")][1:] == []  # but the usage
 
 
+def test_every_command_is_listed_and_made_where_it_is_asked_for() -> None:
+    for module in pkgutil.iter_modules(cli.__path__):
+        importlib.import_module(f"embstore.cli.{module.name}")
+    assert sorted(main.commands) == COMMANDS
+    assert main.get_command(CONTEXT, "no such command") is None
+    listed = "from embstore.cli import main; import click; print(*main.list_commands(click.Context(main)))"
+    loaded = "import sys; print(*(name for name in sys.modules if name.startswith('embstore.cli.')))"
+    code = f"{listed}; {loaded}; print(main.get_command(click.Context(main), 'doctor').name)"
+    names, modules, made = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    assert names.split() == COMMANDS
+    assert not {"embstore.cli.doctor", "embstore.cli.embedding", "embstore.cli.upkeep"} & set(modules.split())
+    assert made == "doctor"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_each_command_has_an_example_that_it_understands(run: Run, name: str) -> None:
     told = run(name, "--help").stdout
@@ -39,14 +64,13 @@ def test_the_help_of_each_command_has_an_example_that_it_understands(run: Run, n
     assert examples
     for example in examples:
         arguments = shlex.split(example.partition(" > ")[0])[2:]
-        command = main.commands[name]
-        named = {option for parameter in command.params for option in parameter.opts}
+        named = {option for parameter in command_of(name).params for option in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("--")} <= named
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"completion"}))
 def test_each_command_that_answers_something_takes_json(name: str) -> None:
-    assert any("--json" in parameter.opts for parameter in main.commands[name].params)
+    assert any("--json" in parameter.opts for parameter in command_of(name).params)
 
 
 def test_the_exit_codes_are_the_documented_ones(
