@@ -13,12 +13,12 @@ from embstore.errors import InvalidTypeError
 from embstore.filling import Filling
 from embstore.identity import Dtype, Role, check_role, content_hash, is_storable
 from embstore.inputs import (
+    HashedTexts,
     check_collection,
     check_count,
     check_doc_ids,
     check_lease,
     check_same_length,
-    check_texts,
 )
 from embstore.putting import PutEmbeddings
 
@@ -215,10 +215,10 @@ class EmbeddingCache(PutEmbeddings):
         FillReport
             `vectors` of shape (n, dim), `n_encoded` and `n_hits` in distinct texts, `encode_s` in seconds.
         """
-        texts = check_texts(texts)
+        hashed = HashedTexts.of(texts)
         if doc_ids is not None:
             doc_ids = check_doc_ids(doc_ids)
-            check_same_length(doc_ids, texts)
+            check_same_length(doc_ids, hashed.texts)
         filling = Filling(
             self._store,
             self._guard,
@@ -229,7 +229,7 @@ class EmbeddingCache(PutEmbeddings):
             lease_s=self.lease_s,
         )
         batch_size = check_count(batch_size, "batch_size")
-        return filling.fill(texts, batch_size=batch_size, progress=progress)
+        return filling.fill(hashed, batch_size=batch_size, progress=progress)
 
     def embed(
         self,

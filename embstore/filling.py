@@ -16,7 +16,7 @@ from embstore.encoders import NamedEncoder
 from embstore.errors import ReadOnlyError
 from embstore.grouping import Group, GroupStore
 from embstore.identity import ModelIdentity, Role
-from embstore.inputs import content_of_each, hash_texts
+from embstore.inputs import HashedTexts, content_of_each
 from embstore.leasing import AllRows, LeasedRows, Leases
 from embstore.progress import progress_bar
 from embstore.stores.base import Store, StoredModel, VectorLookup
@@ -72,12 +72,13 @@ class Filling:
         if lease_s is not None:
             self.groups.leases = Leases(store, self.identity, lease_s)
 
-    def fill(self, texts: Sequence[str], *, batch_size: int, progress: bool | None) -> FillReport:
+    def fill(self, hashed: HashedTexts, *, batch_size: int, progress: bool | None) -> FillReport:
         """Give the vectors of texts.
 
         Parameters
         ----------
-        texts : sequence of n str
+        hashed : HashedTexts
+            n of them.
         batch_size : int
             The most texts that the model is given at once.
         progress : bool or None
@@ -90,14 +91,12 @@ class Filling:
         ModelChangedError, EncoderError, DimensionError, ReadOnlyError, StoreError
             Batches before the one that failed are stored, nothing of that one is.
         """
-        n_chars = sum(map(len, texts))  # before the rest of them is read, which the processor's cache has no room for
-        content_hashes = hash_texts(texts)
-        report = self._as_recorded(texts, content_hashes, n_chars)
+        report = self._as_recorded(hashed)
         if report is not None:
             return report
         if self.doc_ids is not None:
-            self.content_of = content_of_each(self.doc_ids, content_hashes)
-        contents = Contents(texts, content_hashes)
+            self.content_of = content_of_each(self.doc_ids, hashed.content_hashes)
+        contents = Contents(hashed.texts, hashed.content_hashes)
         encoded, counted = np.zeros((2, len(contents.keys)), dtype=np.bool_)
         encode_s = 0.0
         while True:
@@ -125,21 +124,21 @@ class Filling:
             # test_a_text_that_is_forgotten_between_two_look_ups_is_encoded_anew).
             claimed.wait_for_others()
 
-    def _as_recorded(self, texts: Sequence[str], content_hashes: Sequence[bytes], n_chars: int) -> FillReport | None:
+    def _as_recorded(self, hashed: HashedTexts) -> FillReport | None:
         """Give the vectors of documents that are all recorded as they are now; None where one is not, or has no id.
 
         One look at the documents finds them: most calls are for what is there already.
         """
         if not self.doc_ids:
             return None
-        recorded = self.store.read(lambda: self._recorded(content_hashes))
+        recorded = self.store.read(lambda: self._recorded(hashed.content_hashes))
         if recorded is None:
             return None
         model, vectors = recorded
         self.guard.check(self.encoder, self.role, self.identity, model, None)
-        n_hits = len(set(content_hashes))
-        if n_hits < len(texts):  # some are the same
-            n_chars = sum(map(len, dict(zip(content_hashes, texts, strict=True)).values()))
+        n_hits, n_chars = len(set(hashed.content_hashes)), hashed.n_chars
+        if n_hits < len(hashed.texts):  # some are the same
+            n_chars = sum(map(len, dict(zip(hashed.content_hashes, hashed.texts, strict=True)).values()))
         self.store.note_hits(model, n_texts=n_hits, n_chars=n_chars)
         return FillReport(vectors, 0, n_hits, 0.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -15,6 +16,8 @@ from embstore.errors import DimensionError, InvalidInputError, InvalidTypeError
 from embstore.identity import MAX_NAME_CHARS, check_model_name, check_name_length, check_storable
 from embstore.stores.leases import LEAST_LEASE_S, MOST_LEASE_S
 
+_TEXTS_AT_ONCE = 64
+
 
 def check_texts(texts: Iterable[str]) -> list[str]:
     """Give texts as a list of str.
@@ -25,6 +28,44 @@ def check_texts(texts: Iterable[str]) -> list[str]:
         It is one str and not several, or holds something else.
     """
     return _list_of_str(texts, "texts", "text")
+
+
+@dataclass(frozen=True)
+class HashedTexts:
+    """Texts of a caller's.
+
+    Attributes
+    ----------
+    texts : list of n str
+    content_hashes : list of n bytes
+    n_chars : int
+        Of all texts together.
+    """
+
+    texts: list[str]
+    content_hashes: list[bytes]
+    n_chars: int
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> HashedTexts:
+        """Check, count and hash texts, a few at a time: they are in the processor's cache once then, not three times.
+
+        Raises
+        ------
+        InvalidTypeError
+            As of `check_texts`.
+        """
+        listed = _as_list(texts, "texts")
+        content_hashes: list[bytes] = []
+        n_chars = 0
+        for start in range(0, len(listed), _TEXTS_AT_ONCE):
+            some = listed[start : start + _TEXTS_AT_ONCE]
+            if set(map(type, some)) != {str}:
+                listed = check_texts(listed)
+                return cls(listed, hash_texts(listed), sum(map(len, listed)))
+            n_chars += sum(map(len, some))
+            content_hashes += hash_texts(some)
+        return cls(listed, content_hashes, n_chars)
 
 
 def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
@@ -240,12 +281,7 @@ def first_rows(content_hashes: Sequence[bytes], vectors: Vectors) -> dict[bytes,
 
 
 def _list_of_str(values: Iterable[str], plural: str, singular: str) -> list[str]:
-    if isinstance(values, (str, bytes)):
-        raise InvalidTypeError(f"{plural} is one {type(values).__name__}; give a list: [{values!r:.60}]")
-    try:
-        listed = list(values)
-    except TypeError:
-        raise InvalidTypeError(f"{plural} is {type(values).__name__}, not a list of str") from None
+    listed = _as_list(values, plural)
     if set(map(type, listed)) - {str}:
         for position, value in enumerate(listed):
             if not isinstance(value, str):
@@ -255,3 +291,12 @@ def _list_of_str(values: Iterable[str], plural: str, singular: str) -> list[str]
                 )
         listed = [str.__str__(value) for value in listed]  # subclasses: str() of an Enum gives its name
     return listed
+
+
+def _as_list(values: Iterable[str], plural: str) -> list[str]:
+    if isinstance(values, (str, bytes)):
+        raise InvalidTypeError(f"{plural} is one {type(values).__name__}; give a list: [{values!r:.60}]")
+    try:
+        return list(values)
+    except TypeError:
+        raise InvalidTypeError(f"{plural} is {type(values).__name__}, not a list of str") from None
