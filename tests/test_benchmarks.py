@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import cache, partial
 from pathlib import Path
@@ -44,8 +45,8 @@ def _few_competitors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that load fast; diskcache where it is installed."""
     compete_with(monkeypatch, JsonNpy, DiskCache, Missing)
     monkeypatch.setattr(startup, "ROUNDS", 1)
-    call = cache(lambda *command: startup_call(list(command)))  # each command once is enough
-    monkeypatch.setattr(startup, "_call", lambda command: call(*command))
+    call = cache(lambda *command: startup_call(list(command), dict(os.environ)))  # each command once is enough
+    monkeypatch.setattr(startup, "_call", lambda command, _: call(*command))
     monkeypatch.setattr(growth, "LAST", 4 * growth.FIRST)
 
 

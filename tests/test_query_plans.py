@@ -126,6 +126,7 @@ WHOLE = {
     "summary.COUNT_USED": [f"SCAN documents USING COVERING INDEX {BY_VECTOR}"],
     "encodings.MODEL_IDS": ["SCAN encodings"],
     "usage.ALL": ["SCAN usage"],
+    "vector_writes.NAMED_LIKE": ["SCAN sqlite_master"],
     "leases.DELETE_ENDED": ["SCAN leases"],
     "byte_values.ROWIDS": ["SCAN byte_values"],
     "collections.ALL": ["SCAN collections"],

@@ -22,7 +22,7 @@ from embstore.stores.base import Store, StoredModel
 from embstore.stores.opening import PAGE_SIZE
 from embstore.stores.schema import SCHEMA_VERSION
 from embstore.stores.sqlite_errors import sqlite3
-from embstore.stores.tables import document_rows, documents, vector_rows, vectors
+from embstore.stores.tables import document_rows, documents, vector_rows, vector_writes, vectors
 from tests.fakes import CountingEncoder
 from tests.files import connection, define, dump, rows
 
@@ -99,6 +99,22 @@ def test_however_long_vectors_are_they_are_read_together(
     store.put_documents(model, "c", doc_ids, KEYS)
     assert np.array_equal(store.read_documents(model, "c", doc_ids, KEYS), VECTORS)
     assert np.array_equal(store.matrix(model, collection="c", doc_ids=doc_ids)[1], VECTORS)
+
+
+@pytest.mark.parametrize("what", ["a table of its name", "no such function"])
+def test_rows_are_written_one_by_one_where_the_function_that_cuts_them_is_not_sqlites_own(
+    what: str, store: Store, model: StoredModel, cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = [f"more {i}" for i in range(9)]
+    vectors_ = CountingEncoder(dim=5).vectors(more)
+    if what == "a table of its name":
+        define(cache_path, "CREATE TABLE JSON_each (key, value)")
+    else:
+        monkeypatch.setattr(
+            vector_writes, "INSERT_TOGETHER", vector_writes.INSERT_TOGETHER.replace("json_each", "no_such")
+        )
+    assert store.insert_vectors(model, [content_hash(text) for text in more], vectors_, standalone=False) == 9
+    assert np.array_equal(store.look_up(model, [content_hash(text) for text in more]).vectors, vectors_)
 
 
 def test_larger_files_are_given_larger_groups(

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 
 from embstore import EmbeddingCache
-from embstore.stores.tables import vectors
+from embstore.stores.tables import vector_writes
 from tests.fakes import CountingEncoder
 from tests.files import Row, connection, dump
 from tests.golden import make_golden as golden
@@ -48,7 +48,7 @@ def put(cache: EmbeddingCache) -> None:
 
 def put_much(cache: EmbeddingCache) -> None:
     """Put more than the connection may hold in memory, so that the file is written to before the commit."""
-    with mock.patch.object(vectors, "CACHE_KIB", 512), cache._store.writing():
+    with mock.patch.object(vector_writes, "CACHE_KIB", 512), cache._store.writing():
         put(cache)
         ids = names(500, 800)
         cache.put_many(ids, ids, encoder().vectors(ids), model_name="fake")

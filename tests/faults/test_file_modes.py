@@ -15,7 +15,7 @@ import pytest
 from embstore import CachedSemanticSearchEngine, EmbeddingCache, repair
 from embstore.search.lock import LOCK_NAME
 from embstore.search.note import HOLDER_NAME
-from embstore.stores.tables import vectors
+from embstore.stores.tables import vector_writes
 from tests.fakes import CountingEncoder
 from tests.faults.tally import Tally
 
@@ -56,7 +56,7 @@ def assert_private(modes: dict[str, int], tally: Tally) -> None:
 def test_a_database_its_journal_and_its_backup_are_private(
     cache_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors, "CACHE_KIB", 128)  # so that the journal is written before the commit
+    monkeypatch.setattr(vector_writes, "CACHE_KIB", 128)  # so that the journal is written before the commit
     during: dict[str, int] = {}
     with EmbeddingCache(cache_path) as cache:
         with cache._store.writing():
@@ -124,7 +124,7 @@ def test_modes_that_somebody_chose_are_left_alone(mode: int, tmp_path: Path, tal
 
 
 def test_a_journal_has_the_mode_of_its_database(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "CACHE_KIB", 128)
+    monkeypatch.setattr(vector_writes, "CACHE_KIB", 128)
     with EmbeddingCache(cache_path) as cache:
         cache_path.chmod(0o640)
         with cache._store.writing():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from sqlite3 import Connection
+from sqlite3 import Connection, OperationalError
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from embstore.checksums import vector_checksums
 from embstore.codec import HASH_BYTES, Vectors, little_endian, vectors_to_blobs
 from embstore.formats import STORED_DTYPES, as_stored
 from embstore.stores.base import StoredModel
+from embstore.stores.sqlite_errors import ERROR, result_code
 from embstore.stores.tables import CACHE_KIB, LONGEST_VALUE_BYTES
 
 # What one statement is given.
@@ -52,6 +53,13 @@ WHERE TRUE
 ON CONFLICT (model_id, content_hash) DO NOTHING
 """
 
+# A table that somebody has added would be read in the place of a function of its name.
+NAMED_LIKE = """
+SELECT 1
+FROM sqlite_master
+WHERE name = ? COLLATE NOCASE
+"""
+
 UPSERT = """
 INSERT INTO vectors (model_id, content_hash, dim, standalone, checksum, vector)
 VALUES (?, ?, ?, ?, ?, ?)
@@ -74,12 +82,26 @@ def insert(
     _make_room(connection, n_there)
     for at in _pieces(len(content_hashes), model):
         keys = content_hashes[at]
-        if at.start and len(keys) < LEAST_SHARE_TOGETHER * n_there:
+        is_few = at.start and len(keys) < LEAST_SHARE_TOGETHER * n_there
+        if is_few or not _insert_together(connection, model, keys, vectors[at], standalone=standalone):
             flags = np.full(len(keys), standalone)
             connection.executemany(INSERT, _rows(model, keys, vectors[at], flags))
-        else:
-            connection.execute(INSERT_TOGETHER, _columns(model, keys, vectors[at], standalone=standalone))
     return connection.total_changes - before
+
+
+def _insert_together(
+    connection: Connection, model: StoredModel, content_hashes: Sequence[bytes], vectors: Vectors, *, standalone: bool
+) -> bool:
+    """Do what `insert` does by one statement; False where the function is not SQLite's own, or this SQLite has none."""
+    if connection.execute(NAMED_LIKE, ("json_each",)).fetchone() is not None:
+        return False
+    try:
+        connection.execute(INSERT_TOGETHER, _columns(model, content_hashes, vectors, standalone=standalone))
+    except OperationalError as error:
+        if result_code(error) != ERROR:
+            raise
+        return False
+    return True
 
 
 def upsert(
