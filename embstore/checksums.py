@@ -172,7 +172,7 @@ def is_sound(
     return (checksum - vector) % 2**64 in _OF_BOTH_KINDS and (doc_checksum - document) % 2**64 == 0
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _weights_of_both(n_vector_words: int, n_words: int) -> Words:
     """Give the weights of a vector, a content hash and a doc_id in the sums of a vector and of a document: (2, n)."""
     of_id = n_vector_words + HASH_WORDS

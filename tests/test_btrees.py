@@ -326,3 +326,52 @@ def test_trees_that_lead_back_to_themselves_are_given_up(n_pages: int) -> None:
     to_itself = [page(2, [(1).to_bytes(4, "big") + row] * 3, right=1)] * n_pages
     with pytest.raises(UnreadableError):
         ScopeRows(InMemory(to_itself), 1, 3, (1, b""))
+
+
+def test_pages_that_many_lead_to_are_visited_once() -> None:
+    """Each of a chain of pages leads to the next one seven times: 7^19 ways."""
+    row = bytes([4, 4, 9, 13, 0])
+    chain = [page(2, [number.to_bytes(4, "big") + row] * 6, right=number) for number in range(2, 20)]
+    with pytest.raises(UnreadableError):
+        ScopeRows(InMemory([*chain, page(10, [row])]), 1, 3, (1, b""))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(16, b"\0\0"), (16, b"\2\0"), (18, b"\2\2"), (20, b"\1"), (56, b"\0\0\0\2")]
+)
+def test_a_header_that_says_otherwise_is_left_to_sqlite(
+    place: int, value: bytes, filled: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.pread
+
+    def other(descriptor: int, n_bytes: int, offset: int) -> bytes:
+        header = bytearray(read(descriptor, n_bytes, offset))
+        header[place : place + len(value)] = value
+        return bytes(header)
+
+    monkeypatch.setattr(os, "pread", other)
+    assert not read_off(filled)
+    assert len(filled.matrix("fake")[0]) == N
+
+
+def test_texts_in_utf_16_are_left_to_sqlite(cache_path: Path, encoder: CountingEncoder) -> None:
+    cache_path.touch()
+    define(cache_path, "PRAGMA encoding = 'UTF-16le'; CREATE TABLE x (a)")
+    define(cache_path, "DROP TABLE x")
+    with EmbeddingCache(cache_path) as cache:
+        vectors = cache.get_many(IDS, TEXTS, encoder, collection="c")
+        assert np.array_equal(cache.matrix("fake", collection="c", doc_ids=IDS)[1], vectors)
+        assert len(cache.matrix("fake", collection="c")[0]) == N
+
+
+def test_a_log_that_sqlite_reads_is_left_to_it_whatever_the_header_says(
+    cache_path: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddingCache(cache_path) as cache:
+        cache.get("a", "text", encoder)
+    define(cache_path, "PRAGMA journal_mode = WAL; SELECT 1")
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda *asked: read(*asked)[:18] + b"\1\1" + read(*asked)[20:])
+    with contextlib.closing(opening.connect(cache_path, "rw", 1)) as connection:
+        connection.execute("BEGIN")
+        assert open_pager(connection) is None

@@ -117,6 +117,30 @@ def test_rows_are_written_one_by_one_where_the_function_that_cuts_them_is_not_sq
     assert np.array_equal(store.look_up(model, [content_hash(text) for text in more]).vectors, vectors_)
 
 
+def test_rows_are_written_one_by_one_where_there_is_no_folder_for_a_temporary_file(
+    store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot_open(*arguments: object, **named: object) -> tuple[object, ...]:
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(vector_writes, "_columns", cannot_open)
+    more = CountingEncoder(dim=5).vectors(["more"])
+    assert store.insert_vectors(model, [content_hash("more")], more, standalone=False) == 1
+    assert np.array_equal(store.look_up(model, [content_hash("more")]).vectors, more)
+
+
+def test_documents_are_stored_where_rows_of_others_are_damaged(
+    store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest vectors are looked at first, and need not be theirs."""
+    damaged = "SELECT vector_id, vector_id, zeroblob(1000000000) FROM vectors WHERE ?1 || ?2 || ?3 <> '' LIMIT 1"
+    monkeypatch.setattr(vectors, "NEWEST", damaged)  # larger than a value may be, as damage can make one
+    store.put_documents(model, "c", ["a", "b"], KEYS[:2])
+    assert store.recorded(model, "c", ["a", "b"], KEYS[:2], store.look_up(model, KEYS[:2]).vector_ids).all()
+
+
 def test_larger_files_are_given_larger_groups(
     store: Store, model: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ class ScopeRows:
         self._n_columns = n_columns
         self._scope = scope
         self._leaves: list[int] = []
+        self._visited: set[int] = set()
         self.between: list[Places] = []
         self._descend(root)
 
@@ -59,8 +60,9 @@ class ScopeRows:
 
     def _descend(self, number: int, level: int = 0) -> None:
         """Find the leaves below a page that can have such rows, and such rows between them."""
-        if level > MOST_LEVELS or len(self._leaves) > self._pager.n_pages:
+        if level > MOST_LEVELS:
             raise UnreadableError("a tree that leads back to itself")
+        self._visit([number])
         page = self._pager.read_one(number)
         if page[0] == LEAF_INDEX:
             self._leaves.append(number)
@@ -70,6 +72,7 @@ class ScopeRows:
         first, stop = self._cut(rows)
         children = child_numbers(page, cells)[first : stop + 1].tolist()
         if self._pager.read_one(children[0])[0] == LEAF_INDEX:
+            self._visit(children)
             after = len(self._leaves) + np.arange(stop - first)
             self._leaves += children
         else:
@@ -79,6 +82,13 @@ class ScopeRows:
                 ends.append(len(self._leaves) - 1)
             after = np.array(ends[:-1], dtype=np.int64)
         self.between.append((rows.take(np.arange(first, stop)), after))
+
+    def _visit(self, numbers: list[int]) -> None:
+        """Come to pages, each once: it has one place in a tree."""
+        n_before = len(self._visited)
+        self._visited.update(numbers)
+        if len(self._visited) < n_before + len(numbers):
+            raise UnreadableError("a tree that leads to a page twice")
 
     def _cut(self, rows: Records) -> tuple[int, int]:
         """Tell which rows of an interior page are in the scope: from, and up to."""

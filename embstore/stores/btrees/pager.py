@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embstore.stores.btrees.connection import FileConnection
 from embstore.stores.btrees.descriptors import descriptors, is_on
+from embstore.stores.tables import PAGE_COUNT, PAGE_SIZE
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
@@ -21,8 +22,17 @@ FROM sqlite_master
 WHERE name = ?
 """
 
+# A log that SQLite reads tells of itself here, whatever the header of the file says.
+JOURNAL_MODE = """
+PRAGMA journal_mode
+"""
+
+ROLLBACK_JOURNALS = ("delete", "truncate", "persist")
+
 MOST_LEVELS = 20  # of a tree, as SQLite has it
 _MAGIC = b"SQLite format 3\0"
+_ROLLBACK_AND_NOTHING_RESERVED, _UTF_8 = b"\1\1\0", b"\0\0\0\1"
+_SIZES = {65536: 1}  # as the header has them, where two bytes hold no such number
 _HEADER_BYTES = 100
 
 
@@ -47,7 +57,7 @@ class Pager:
     Raises
     ------
     UnreadableError
-        The file has a write-ahead log, or is none of SQLite's.
+        The file has a write-ahead log, or another form than those that are made here.
     OSError
     """
 
@@ -55,20 +65,22 @@ class Pager:
         self._connection = connection
         self._descriptor = descriptor
         header = os.pread(descriptor, _HEADER_BYTES, 0)  # 1.3
-        is_plain = header[:16] == _MAGIC and header[18:21] == b"\1\1\0"  # rollback journal, nothing reserved
-        if not is_plain:
-            raise UnreadableError("no file with a rollback journal")
-        self.page_bytes = int.from_bytes(header[16:18], "big")
-        if self.page_bytes == 1:
-            self.page_bytes = 65536
-        self.n_pages = os.fstat(descriptor).st_size // self.page_bytes
+        is_plain = header[:16] == _MAGIC and header[18:21] == _ROLLBACK_AND_NOTHING_RESERVED
+        (journal_mode,) = connection.execute(JOURNAL_MODE).fetchone()
+        if not is_plain or header[56:60] != _UTF_8 or journal_mode not in ROLLBACK_JOURNALS:
+            raise UnreadableError("no file with a rollback journal and texts in UTF-8")
+        (self.page_bytes,), (n_pages,) = (connection.execute(asked).fetchone() for asked in (PAGE_SIZE, PAGE_COUNT))
+        if int.from_bytes(header[16:18], "big") not in (self.page_bytes, _SIZES.get(self.page_bytes)):
+            raise UnreadableError("pages of another size than SQLite's")
+        # The former is what SQLite believes; a file may be larger without having so many bytes.
+        self.n_pages = min(n_pages, os.fstat(descriptor).st_size // self.page_bytes)
 
     def root(self, name: str) -> int:
         """Give the page that a table begins at."""
         row = self._connection.execute(ROOT, (name,)).fetchone()
-        if row is None:
+        if row is None or type(row[0]) is not int:
             raise UnreadableError("no such table")
-        return int(row[0])
+        return row[0]
 
     def read(self, numbers: Numbers, into: Bytes) -> None:
         """Read pages, numbered from 1, one after another into the rows of an array of shape (n, page_bytes)."""

@@ -13,7 +13,7 @@ from embstore.checksums import vector_checksums
 from embstore.codec import HASH_BYTES, Vectors, little_endian, vectors_to_blobs
 from embstore.formats import STORED_DTYPES, as_stored
 from embstore.stores.base import StoredModel
-from embstore.stores.sqlite_errors import ERROR, result_code
+from embstore.stores.sqlite_errors import CANTOPEN, ERROR, result_code
 from embstore.stores.tables import CACHE_KIB, LONGEST_VALUE_BYTES
 
 # What one statement is given.
@@ -98,7 +98,8 @@ def _insert_together(
     try:
         connection.execute(INSERT_TOGETHER, _columns(model, content_hashes, vectors, standalone=standalone))
     except OperationalError as error:
-        if result_code(error) != ERROR:
+        # The latter: there is no folder for the temporary file that a statement of many rows can need.
+        if result_code(error) not in (ERROR, CANTOPEN) or not connection.in_transaction:
             raise
         return False
     return True

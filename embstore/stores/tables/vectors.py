@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from embstore.checksums import content_sums, is_content
 from embstore.codec import Vectors, as_vectors
 from embstore.formats import rounded
 from embstore.stores.base import StoredModel, VectorLookup
+from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, chunks, places
 from embstore.stores.tables.vector_rows import read, read_together
 from embstore.stores.tables.vector_writes import insert as insert
@@ -88,9 +89,13 @@ def find_new_ids(connection: Connection, model_id: int, content_hashes: Sequence
     """Do what `find_ids` does, at a tenth of the cost where just these contents, in this order, were stored last."""
     keys = list(dict.fromkeys(content_hashes))
     if len(keys) <= NEWEST_AT_MOST:
-        first, last, hashes = connection.execute(NEWEST, ("", last_id(connection) - len(keys), model_id)).fetchone()
-        if hashes == b"".join(keys) and last - first == len(keys) - 1:
-            return dict(zip(keys, range(first, last + 1), strict=True))
+        try:
+            first, last, hashes = connection.execute(NEWEST, ("", last_id(connection) - len(keys), model_id)).fetchone()
+            if hashes == b"".join(keys) and last - first == len(keys) - 1:
+                return dict(zip(keys, range(first, last + 1), strict=True))
+        except DatabaseError as error:  # the index on hashes can be sound where rows are damaged
+            if not is_damage(error):
+                raise
     return find_ids(connection, model_id, keys)
 
 
