@@ -52,6 +52,7 @@ PLANS = {
     "models.DELETE": ["SEARCH models USING INTEGER PRIMARY KEY (rowid=?)"],
     "vectors.FIND_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=? AND content_hash=?)"],
     "vectors.ALL_IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
+    "vectors.LAST": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH vectors"],
     "vectors.NEWEST": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid>?)"],
     "vectors.IDS": [f"SEARCH vectors USING COVERING INDEX {BY_HASH} (model_id=?)"],
     "vector_rows.READ": ["SEARCH vectors USING INTEGER PRIMARY KEY (rowid=?)"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sqlite3 import Connection, DatabaseError
+from sqlite3 import Connection
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,6 @@ from embstore.checksums import content_sums, is_content
 from embstore.codec import Vectors, as_vectors
 from embstore.formats import rounded
 from embstore.stores.base import StoredModel, VectorLookup
-from embstore.stores.sqlite_errors import is_damage
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, chunks, places
 from embstore.stores.tables.vector_rows import read, read_together
 from embstore.stores.tables.vector_writes import insert as insert
@@ -31,6 +30,12 @@ ALL_IDS = """
 SELECT content_hash, vector_id
 FROM vectors
 WHERE model_id = ?
+"""
+
+LAST = """
+SELECT vector_id, content_hash
+FROM vectors
+WHERE vector_id = (SELECT max(vector_id) FROM vectors)
 """
 
 # +model_id: with a bare equality the planner takes the index on hashes, and reads all of the model's.
@@ -88,14 +93,12 @@ def find_ids(connection: Connection, model_id: int, content_hashes: Sequence[byt
 def find_new_ids(connection: Connection, model_id: int, content_hashes: Sequence[bytes]) -> dict[bytes, int]:
     """Do what `find_ids` does, at a tenth of the cost where just these contents, in this order, were stored last."""
     keys = list(dict.fromkeys(content_hashes))
-    if len(keys) <= NEWEST_AT_MOST:
-        try:
-            first, last, hashes = connection.execute(NEWEST, ("", last_id(connection) - len(keys), model_id)).fetchone()
-            if hashes == b"".join(keys) and last - first == len(keys) - 1:
-                return dict(zip(keys, range(first, last + 1), strict=True))
-        except DatabaseError as error:  # the index on hashes can be sound where rows are damaged
-            if not is_damage(error):
-                raise
+    newest = connection.execute(LAST).fetchone()
+    # Others are not looked at: the index on hashes can be sound where they are damaged.
+    if newest is not None and [newest[1]] == keys[-1:] and len(keys) <= NEWEST_AT_MOST:
+        first, last, hashes = connection.execute(NEWEST, ("", newest[0] - len(keys), model_id)).fetchone()
+        if hashes == b"".join(keys) and last - first == len(keys) - 1:
+            return dict(zip(keys, range(first, last + 1), strict=True))
     return find_ids(connection, model_id, keys)
 
 
