@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases.cold import BARE_IN_GROUPS
 from benchmarks.goals import evaluate
 from benchmarks.report import Cases
 from benchmarks.results import OURS
@@ -27,7 +28,10 @@ LABELS = {
 # How the names of what is no cache begin.
 NO_CACHES = ("limit", "bare")
 # Figures without a goal that say what a goal's figure is to be seen beside.
-BESIDE = (("million", "a row of np.load, 1,000,000 / 100,000"),)
+BESIDE = (
+    ("cold", f"cold / {BARE_IN_GROUPS}"),
+    ("million", "a row of np.load, 1,000,000 / 100,000"),
+)
 SENSES = {"<=": "at most", "<": "under", ">=": "at least"}
 
 # Case and group of each column of the table of competitors.

@@ -17,7 +17,7 @@ from embstore import EmbeddingCache, ModelIdentity, SemanticSearchEngine
 from embstore.errors import ReadOnlyError
 from embstore.inputs import hash_texts
 from embstore.stores import schema
-from embstore.stores.tables import documents, models, vectors
+from embstore.stores.tables import documents, models, vector_writes
 from tests.fakes import CountingEncoder
 from tests.files import Row, connection, dump, rows
 
@@ -36,7 +36,7 @@ def version_1(cache_path: Path) -> Path:
     encoder, keys = CountingEncoder(), hash_texts(TEXTS)
     with connection(cache_path, "rw") as opened:
         model = models.insert(opened, ModelIdentity("fake"), encoder.dim, None)
-        vectors.insert(opened, model, keys, encoder.vectors(TEXTS), standalone=False)
+        vector_writes.insert(opened, model, keys, encoder.vectors(TEXTS), standalone=False)
         documents.put(opened, model, "", ["a", "b", "c", "d"], keys)
         documents.put(opened, model, "documents", ["a"], keys[:1])
         opened.commit()

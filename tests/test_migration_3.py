@@ -21,7 +21,7 @@ from embstore.checksums import collection_checksum, model_checksum
 from embstore.errors import DamagedStoreError, ReadOnlyError
 from embstore.inputs import hash_texts
 from embstore.stores import schema
-from embstore.stores.tables import documents, models, vectors
+from embstore.stores.tables import documents, models, vector_writes
 from tests.fakes import CountingEncoder
 from tests.files import change, connection, define, dump, rows
 from tests.golden import make_golden as golden
@@ -230,7 +230,7 @@ def test_an_older_file_that_can_only_be_read_can_be_read(
     encoder, keys = CountingEncoder(), hash_texts(TEXTS)
     with connection(cache_path, "rw") as opened:
         model = models.insert(opened, ModelIdentity("fake"), encoder.dim, None)
-        vectors.insert(opened, model, keys, encoder.vectors(TEXTS), standalone=False)
+        vector_writes.insert(opened, model, keys, encoder.vectors(TEXTS), standalone=False)
         documents.put(opened, model, "", ["a", "b", "c", "d"], keys)
         opened.commit()
     before = cache_path.read_bytes()

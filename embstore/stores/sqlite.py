@@ -24,7 +24,16 @@ from embstore.stores.sqlite_contents import SQLiteContents
 from embstore.stores.sqlite_leases import SQLiteLeases
 from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.sqlite_usage import SQLiteUsage
-from embstore.stores.tables import collections, document_rows, documents, encodings, joined, models, vectors
+from embstore.stores.tables import (
+    collections,
+    document_rows,
+    documents,
+    encodings,
+    joined,
+    models,
+    vector_writes,
+    vectors,
+)
 
 LISTED_AT_ONCE = 1000
 
@@ -87,7 +96,7 @@ class SQLiteStore(SQLiteContents):
     def group_rows(self) -> int:
         """See `Store.group_rows`: a group rewrites most of the index on hashes, which grows with the rows there are."""
         with self._database.reading() as connection:
-            return min(vectors.last_id(connection) // GROUPS, MOST_GROUP_ROWS)
+            return min(vector_writes.last_id(connection) // GROUPS, MOST_GROUP_ROWS)
 
     def look_up(self, model: StoredModel, content_hashes: Sequence[bytes]) -> VectorLookup:
         """See `Store.look_up`."""
@@ -146,7 +155,7 @@ class SQLiteStore(SQLiteContents):
         """See `Store.insert_vectors`."""
         with self.writing() as connection:
             now = self._as_now(connection, model)
-            n_new = vectors.insert(connection, now, content_hashes, vectors_, standalone=standalone)
+            n_new = vector_writes.insert(connection, now, content_hashes, vectors_, standalone=standalone)
             self._usage.stored(connection, model.model_id, n_new)
             return n_new
 

@@ -100,7 +100,7 @@ def test_ids_of_what_was_stored_last_are_those_that_a_search_finds(
     try:
         model_of = {name: models.insert(opened, ModelIdentity.of(name), 2, None) for name in "ab"}
         for some, name in calls:
-            vectors.insert(opened, model_of[name], some, np.ones((len(some), 2), np.float32), standalone=False)
+            vector_writes.insert(opened, model_of[name], some, np.ones((len(some), 2), np.float32), standalone=False)
         opened.executemany("DELETE FROM vectors WHERE content_hash = ?", [(key,) for key in removed])
         if asks_for_last and calls:
             asked = [*calls[-1][0], *asked[:2]]

@@ -14,9 +14,7 @@ from embstore.formats import rounded
 from embstore.stores.base import StoredModel, VectorLookup
 from embstore.stores.tables import SCAN_FROM_KEYS, SCAN_FROM_SHARE, all_rows, chunks, places
 from embstore.stores.tables.vector_rows import read, read_together
-from embstore.stores.tables.vector_writes import insert as insert
-from embstore.stores.tables.vector_writes import last_id as last_id
-from embstore.stores.tables.vector_writes import upsert
+from embstore.stores.tables.vector_writes import insert, last_id, upsert
 
 NEWEST_AT_MOST = 100_000  # contents, whose hashes are read as one
 
