@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,10 @@ _logger = logging.getLogger("embstore.background")
 # Waiting for a piece, somebody looks this often whether the thread is still there: CPython 3.11 gives an exception that
 # cancels a thread to the one that this thread is just beginning.
 _LOOK_S = 1.0
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Piece:
@@ -42,6 +46,10 @@ class _Piece:
         while not self._is_done and not self._under_way.acquire(timeout=_LOOK_S):
             if not running.locked() and not self._is_done:
                 self.run()
+
+    def drop(self) -> None:
+        """Do nothing where it is not begun; it is done all the same, as far as who waits for it is concerned."""
+        self._work = _nothing
 
     def raise_error(self) -> None:
         error, self._error = self._error, None  # its traceback leads back here
@@ -96,6 +104,31 @@ class Background:
         self._piece.wait(self._running)  # an interrupt leaves it under way
         piece, self._piece = self._piece, None
         piece.raise_error()
+
+    def ahead(self, works: Iterable[Callable[[], None]]) -> Iterator[None]:
+        """Do pieces of work one after another, however far the caller has come; give a turn when each is done.
+
+        Those that are not begun when the caller leaves are never done.
+        """
+        self.wait()
+        pieces = [_Piece(work) for work in works]
+        if self._running is None:
+            self._start()
+        running = self._running
+        try:
+            if running is not None:
+                for piece in pieces:
+                    self._pieces.put(piece)
+            for piece in pieces:
+                if running is not None:
+                    piece.wait(running)
+                else:
+                    piece.run()
+                piece.raise_error()
+                yield
+        finally:
+            for piece in pieces:
+                piece.drop()
 
     def _start(self) -> bool:
         running = threading.Lock()

@@ -100,6 +100,7 @@ def test_whatever_was_stored_and_forgotten_pages_give_what_sqlite_gives(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(opening, "PAGE_SIZE", page_bytes)
         patched.setattr(vector_pages, "LEAST_ROWS", 1)
+        patched.setattr(vector_pages, "MOST_IDS_A_ROW", 2**40)
         with EmbeddingCache(file, dtype="float16" if float16 else "float32") as cache:
             for number, (act, collection, doc_ids) in enumerate(steps):
                 if act == "put":

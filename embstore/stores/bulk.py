@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
 from sqlite3 import Connection
 
 import numpy as np
@@ -31,28 +31,29 @@ class Listing:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[str, str, int, int]]) -> Listing:
-        """Turn rows (collection, doc_id, vector_id, checksum) into columns."""
-        collections, doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return cls.of_texts(list(collections), list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
-
-    @classmethod
-    def of_texts(
-        cls,
-        collections: list[str],
-        doc_ids: list[str],
-        vector_ids: npt.NDArray[np.int64],
-        checksums: npt.NDArray[np.int64],
-    ) -> Listing:
-        """Check that texts are texts; numbers that are none are 0 by now, and fit no row.
+        """Turn rows (collection, doc_id, vector_id, checksum) into columns.
 
         Raises
         ------
         DamagedStoreError
-            One is not.
+            A text is none. Numbers that are none become 0, which fits no row.
         """
-        if not {*map(type, collections), *map(type, doc_ids)} <= {str}:
-            raise rows_missing("ids that are no texts")
-        return cls(collections, doc_ids, vector_ids, checksums)
+        collections, doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), (), ())
+        _check_texts(collections, doc_ids)
+        return cls(list(collections), list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
+
+    @classmethod
+    def joined(cls, parts: Sequence[document_rows.Documents]) -> Listing:
+        """Put the documents of collections one after another, as `of`."""
+        for part in parts:
+            _check_texts([part.collection], part.doc_ids)
+        none = document_rows.NO_IDS
+        return cls(
+            list(chain.from_iterable([part.collection] * len(part.doc_ids) for part in parts)),
+            parts[0].doc_ids if len(parts) == 1 else [doc_id for part in parts for doc_id in part.doc_ids],
+            np.concatenate([none, *(part.vector_ids for part in parts)]),
+            np.concatenate([none, *(part.checksums for part in parts)]),
+        )
 
     def take(self, at: npt.NDArray[np.intp]) -> Listing:
         """Give some rows, in this order."""
@@ -67,6 +68,11 @@ class Listing:
         )
 
 
+def _check_texts(*columns: Sequence[str]) -> None:
+    if not {*map(type, chain(*columns))} <= {str}:
+        raise rows_missing("ids that are no texts")
+
+
 def list_all(connection: Connection, model: StoredModel, collection: str | None) -> Listing:
     """List a model's documents in the order in which their vectors are stored.
 
@@ -77,12 +83,7 @@ def list_all(connection: Connection, model: StoredModel, collection: str | None)
     """
     scopes = documents.scopes(connection, [model.model_id], collection)
     there = [document_rows.by_vector(connection, model_id, name) for model_id, name in scopes]
-    listing = Listing.of_texts(
-        list(chain.from_iterable(repeat(some.collection, len(some.doc_ids)) for some in there)),
-        list(chain.from_iterable(some.doc_ids for some in there)),
-        np.concatenate([document_rows.NO_IDS, *(some.vector_ids for some in there)]),
-        np.concatenate([document_rows.NO_IDS, *(some.checksums for some in there)]),
-    )
+    listing = Listing.joined(there)
     n_documents = documents.count_of_model(connection, model.model_id, collection)
     if len(there) > 1:
         listing = listing.take(np.argsort(listing.vector_ids, kind="stable"))

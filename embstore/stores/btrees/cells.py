@@ -17,12 +17,12 @@ INTERIOR_HEADER_BYTES, LEAF_HEADER_BYTES = 12, 8
 # Serial types, 2.1. Those that no row has that is read here, floats among them, are as wide as nothing can be. The key
 # of a table is NULL in its rows.
 _NULL, _INTEGER_TYPES = 0, 10
-_BLOB, _TEXT = 12, 13
+BLOB, _TEXT = 12, 13
 _TOO_WIDE = 2**40
 _WIDTHS = np.array([0, 1, 2, 3, 4, 6, 8, _TOO_WIDE, 0, 0, _TOO_WIDE, _TOO_WIDE], dtype=np.int64)
 _CONSTANTS = 8  # the type of 0; that of 1 follows
 _TEXTS_AT_ONCE = 2048  # whose bytes' places stay in the processor's cache
-_VALUE_BITS = 0x7F  # of a byte of a number, 1.6; the other tells that there are more bytes
+VALUE_BITS = 0x7F  # of a byte of a number, 1.6; the other tells that there are more bytes
 _MOST_VARINT_BYTES = 5  # longer ones, which SQLite writes too, are of no row that is read here
 
 
@@ -86,7 +86,7 @@ class Records:
 
     def blobs(self, column: int, n_bytes: int) -> npt.NDArray[np.void]:
         """Copy a column of blobs of one length: (n,), each value n_bytes long."""
-        if not (self.types[column] == _BLOB + 2 * n_bytes).all():
+        if not (self.types[column] == BLOB + 2 * n_bytes).all():
             raise UnreadableError("blobs of another length")
         blobs: npt.NDArray[np.void] = _windows(self.data, np.dtype((np.void, n_bytes)))[self.ends[column] - n_bytes]
         return blobs
@@ -196,23 +196,27 @@ def page_cells(pages: Bytes, kind: int) -> tuple[Cells, Numbers]:
         raise UnreadableError("a row in the header of its page")
     firsts = np.arange(n_pages) * page_bytes
     starts += firsts[:, None]
-    is_table = kind in (INTERIOR_TABLE, LEAF_TABLE)
-    most_bytes = page_bytes - 35 if is_table else (page_bytes - 12) * 64 // 255 - 23
-    return Cells(pages.reshape(-1), starts[is_one], np.repeat(firsts + page_bytes, counts), most_bytes), counts
+    page_ends = np.repeat(firsts + page_bytes, counts)
+    return Cells(pages.reshape(-1), starts[is_one], page_ends, most_bytes(kind, page_bytes)), counts
+
+
+def most_bytes(kind: int, page_bytes: int) -> int:
+    """Tell how long a row in a page of this kind can be; longer ones overflow to other pages, 1.6."""
+    return page_bytes - 35 if kind in (INTERIOR_TABLE, LEAF_TABLE) else (page_bytes - 12) * 64 // 255 - 23
 
 
 def varints(data: Bytes, at: Numbers) -> tuple[Numbers, Numbers]:
     """Read numbers of a few bytes, 1.6, and tell where the next bytes are."""
     byte = data[at].astype(np.int64)
-    values, at = byte & _VALUE_BITS, at + 1
+    values, at = byte & VALUE_BITS, at + 1
     for _ in range(_MOST_VARINT_BYTES - 1):
-        more = byte > _VALUE_BITS
+        more = byte > VALUE_BITS
         if not more.any():
             return values, at
         byte = np.where(more, data[np.minimum(at, len(data) - 1)], 0).astype(np.int64)
-        values = np.where(more, values << 7 | byte & _VALUE_BITS, values)
+        values = np.where(more, values << 7 | byte & VALUE_BITS, values)
         at = at + more
-    if (byte > _VALUE_BITS).any():
+    if (byte > VALUE_BITS).any():
         raise UnreadableError("numbers of many bytes")
     return values, at
 
@@ -262,7 +266,7 @@ def _have_one_header(data: Bytes, starts: Numbers) -> bool:
 
 
 def _widths(types: Numbers) -> Numbers:
-    return np.where(types >= _BLOB, (types - _BLOB) >> 1, _WIDTHS[np.minimum(types, _BLOB - 1)])
+    return np.where(types >= BLOB, (types - BLOB) >> 1, _WIDTHS[np.minimum(types, BLOB - 1)])
 
 
 def _windows(data: Bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
