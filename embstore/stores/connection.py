@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from embstore.errors import ReadOnlyError, StoreClosedError, StoreError
 from embstore.stores import committing, forks, opening, schema
+from embstore.stores.btrees import states
 from embstore.stores.btrees.connection import FileConnection
+from embstore.stores.btrees.states import State
 from embstore.stores.sqlite_errors import sqlite3, translated
 from embstore.stores.stopping import stop_nothing, stop_when_endless
 from embstore.stores.turns import Turns
@@ -157,6 +159,7 @@ class Database:
                     if self._closed:
                         raise self._closed_error()
                     try:
+                        states.look_for_descriptor(handle.connection)
                         return handle.connection.execute(statement, values).fetchall()
                     except sqlite3.Error:
                         if not handle.is_in_use():
@@ -164,6 +167,17 @@ class Database:
                         raise
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._our_error(error) from error
+
+    def state(self) -> State | None:
+        """Tell the state of the file as this thread may read it, see `states.state`; None as long as it has not."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        is_usable = handle is not None and handle.pid == os.getpid() and not self._closed
+        return states.state(handle.connection) if handle is not None and is_usable else None
+
+    def is_still(self, before: State) -> bool:
+        """Tell whether the state is what `state` told in this thread."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        return handle is not None and states.is_still(handle.connection, before)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

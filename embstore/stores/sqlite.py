@@ -10,9 +10,7 @@ from sqlite3 import Connection
 import numpy as np
 import numpy.typing as npt
 
-from embstore.checksums import is_sound
-from embstore.codec import Vectors, are_finite
-from embstore.formats import STORED_DTYPES
+from embstore.codec import Vectors
 from embstore.identity import Dtype, ModelIdentity
 from embstore.stores import bulk, copying, forgetting, opening, shards, summary, verify
 from embstore.stores.base import DocumentInfo, Problem, PruneReport, Stats, StoredModel, T, VectorLookup
@@ -21,6 +19,7 @@ from embstore.stores.copying import OnProgress
 from embstore.stores.shards import Shard
 from embstore.stores.sqlite_byte_values import SQLiteByteValues
 from embstore.stores.sqlite_contents import SQLiteContents
+from embstore.stores.sqlite_documents import SQLiteDocuments
 from embstore.stores.sqlite_leases import SQLiteLeases
 from embstore.stores.sqlite_texts import SQLiteTexts
 from embstore.stores.sqlite_usage import SQLiteUsage
@@ -29,7 +28,6 @@ from embstore.stores.tables import (
     document_rows,
     documents,
     encodings,
-    joined,
     models,
     vector_writes,
     vectors,
@@ -69,6 +67,7 @@ class SQLiteStore(SQLiteContents):
         self.texts = SQLiteTexts(self._database)
         self.byte_values = SQLiteByteValues(self._database)
         self.leases = SQLiteLeases(self._database)
+        self._documents = SQLiteDocuments(self._database)
         self._usage = SQLiteUsage(self._database)
         self._database.go_along(self._usage)
 
@@ -132,22 +131,8 @@ class SQLiteStore(SQLiteContents):
         model, model_checksum = self._found.get(identity, (None, 0))
         if model is None:
             return None
-        rows = self._database.fetch(joined.ONE, (model.model_id, collection, doc_id))
-        try:
-            ((checksum_now, doc_checksum, checksum, blob),) = rows
-            vector = np.frombuffer(blob, STORED_DTYPES[model.dtype]).astype(np.float32)
-            are_numbers = type(checksum) is type(doc_checksum) is int  # damage can make a fraction of one
-            if (
-                checksum_now == model_checksum
-                and are_numbers
-                and len(vector) == model.dim
-                and is_sound(model.model_id, model.dim, blob, checksum, collection, doc_id, doc_checksum, content_hash)
-                and are_finite(vector)
-            ):
-                return model, vector
-        except (TypeError, ValueError):  # not there, or damaged
-            pass
-        return None
+        vector = self._documents.read(model, model_checksum, collection, doc_id, content_hash)
+        return None if vector is None else (model, vector)
 
     def insert_vectors(
         self, model: StoredModel, content_hashes: Sequence[bytes], vectors_: Vectors, *, standalone: bool

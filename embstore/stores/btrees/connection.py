@@ -15,10 +15,13 @@ class FileConnection(sqlite3.Connection):
         The file that it has open; None where it is not known for certain.
     descriptor : int or None
         One that was on that file when it was last looked at.
+    was_looked_for : bool
+        Whether one was looked for.
     is_writing : bool
         It is in a transaction that writes, so that the file is not what it reads.
     """
 
     file: FileId | None = None
     descriptor: int | None = None
+    was_looked_for = False
     is_writing = False

@@ -28,10 +28,11 @@ PRAGMA journal_mode
 """
 
 ROLLBACK_JOURNALS = ("delete", "truncate", "persist")
+ROLLBACK_AND_NOTHING_RESERVED = b"\1\1\0"  # where the header tells of the journal, 1.3
 
 MOST_LEVELS = 20  # of a tree, as SQLite has it
 _MAGIC = b"SQLite format 3\0"
-_ROLLBACK_AND_NOTHING_RESERVED, _UTF_8 = b"\1\1\0", b"\0\0\0\1"
+_UTF_8 = b"\0\0\0\1"
 _SIZES = {65536: 1}  # as the header has them, where two bytes hold no such number
 _HEADER_BYTES = 100
 
@@ -65,7 +66,7 @@ class Pager:
         self._connection = connection
         self._descriptor = descriptor
         header = os.pread(descriptor, _HEADER_BYTES, 0)  # 1.3
-        is_plain = header[:16] == _MAGIC and header[18:21] == _ROLLBACK_AND_NOTHING_RESERVED
+        is_plain = header[:16] == _MAGIC and header[18:21] == ROLLBACK_AND_NOTHING_RESERVED
         (journal_mode,) = connection.execute(JOURNAL_MODE).fetchone()
         if not is_plain or header[56:60] != _UTF_8 or journal_mode not in ROLLBACK_JOURNALS:
             raise UnreadableError("no file with a rollback journal and texts in UTF-8")
