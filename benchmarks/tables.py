@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases.cold import BARE_IN_GROUPS
+from benchmarks.cases.get import FIRST
 from benchmarks.goals import evaluate
 from benchmarks.report import Cases
 from benchmarks.results import OURS
@@ -29,6 +30,7 @@ LABELS = {
 NO_CACHES = ("limit", "bare")
 # Figures without a goal that say what a goal's figure is to be seen beside.
 BESIDE = (
+    ("get", f"get, {FIRST} / diskcache get + np.frombuffer"),
     ("cold", f"cold / {BARE_IN_GROUPS}"),
     ("million", "a row of np.load, 1,000,000 / 100,000"),
 )

@@ -106,18 +106,26 @@ def in_turn(turns: Sequence[Turn], rounds: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Calls:
-    """Something to be timed call by call: `call` with each of the rows, every round."""
+    """Something to be timed call by call: `call` with each of the rows of a round.
+
+    Attributes
+    ----------
+    rows : iterator of list of int
+        Those of the next round.
+    """
 
     name: str
     n: int
     call: Callable[[int], object]
-    rows: Sequence[int]
+    rows: Iterator[list[int]]
+    group: str = ""
     durable: str = ""
 
     def block(self) -> list[float]:
-        """Give the microseconds of each call."""
+        """Give the microseconds of each call of a round."""
+        rows = next(self.rows)
         gc.collect()
-        return [seconds(partial(self.call, row)) * 1e6 for row in self.rows]
+        return [seconds(partial(self.call, row)) * 1e6 for row in rows]
 
 
 def calls_in_turn(calls: Sequence[Calls], rounds: int) -> list[Row]:
@@ -135,6 +143,7 @@ def calls_in_turn(calls: Sequence[Calls], rounds: int) -> list[Row]:
             some.name,
             some.n,
             [float(np.median(block)) for block in blocks],
+            group=some.group,
             durable=some.durable,
             samples=[us for block in blocks for us in block],
         )

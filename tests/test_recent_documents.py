@@ -163,8 +163,11 @@ def test_with_a_write_ahead_log_sqlite_is_asked(cache_path: Path, encoder: Count
 
 def test_a_log_that_comes_later_is_seen(known: EmbeddingCache) -> None:
     connection = known._store._database._own_handle().connection  # type: ignore[attr-defined]
-    assert states.state(connection) is not None
+    told = states.state(connection)
+    assert told is not None
+    assert states.is_in(connection, told)
     define(known.path, "PRAGMA journal_mode = WAL; SELECT 1")
+    assert not states.is_in(connection, told)
     assert states.state(connection) is None
     define(known.path, "PRAGMA journal_mode = DELETE; SELECT 1")
     assert states.state(connection) is not None
@@ -228,7 +231,8 @@ def test_the_state_of_a_commit_that_came_to_nothing_is_not_the_next_ones(
     told = known._store._database.state()  # type: ignore[attr-defined]
     coming = told[:6] + (int.from_bytes(told[6:10], "big") + 1).to_bytes(4, "big") + told[10:]
     with monkeypatch.context() as patched:
-        patched.setattr(Database, "state", lambda _: coming)
+        answers = iter([coming, told])
+        patched.setattr(Database, "state", lambda _: next(answers))
         assert np.array_equal(known.get("a", "text a", encoder), encoder.vector("text a"))
     with EmbeddingCache(known.path) as another:
         another.put_many(["a"], ["text a"], [vector], model_name="fake")

@@ -169,15 +169,18 @@ class Database:
             raise self._our_error(error) from error
 
     def state(self) -> State | None:
-        """Tell the state of the file as this thread may read it, see `states.state`; None as long as it has not."""
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        is_usable = handle is not None and handle.pid == os.getpid() and not self._closed
-        return states.state(handle.connection) if handle is not None and is_usable else None
+        """Tell the state of the file, see `states.state`; None as long as this thread has not read it."""
+        handle = self._open_handle()
+        return None if handle is None else states.state(handle.connection)
 
-    def is_still(self, before: State) -> bool:
-        """Tell whether the state is what `state` told in this thread."""
+    def is_in(self, told: State) -> bool:
+        """Tell whether the file is in a state that `state` told."""
+        handle = self._open_handle()
+        return handle is not None and states.is_in(handle.connection, told)
+
+    def _open_handle(self) -> _Handle | None:
         handle: _Handle | None = getattr(self._local, "handle", None)
-        return handle is not None and states.is_still(handle.connection, before)
+        return None if handle is None or handle.pid != os.getpid() or self._closed else handle
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

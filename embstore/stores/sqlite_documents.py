@@ -28,24 +28,22 @@ class SQLiteDocuments:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._recent: tuple[State | None, dict[_Key, StoredValues]] = (None, {})  # of one state of the file
+        self._recent: tuple[State, dict[_Key, StoredValues]] = (b"", {})  # of one state of the file
 
     def read(
         self, model: StoredModel, model_checksum: int, collection: str, doc_id: str, content_hash: bytes
     ) -> Vectors | None:
         """Give the vector of a document that is recorded for a content, of a model that is as it was found."""
         key = (model.model_id, model_checksum, collection, doc_id, content_hash)
-        state = self._database.state()
         of_state, recent = self._recent
-        if state is not None and state == of_state and key in recent:
-            return recent[key].astype(np.float32)
-        values = self._values(model, key)
-        if values is None:
-            return None
-        # What was read is of this state where nothing has been committed since it was told.
-        if state is not None and self._database.is_still(state):
-            self._keep(state, key, values)
-        return values.astype(np.float32)
+        values = recent.get(key)
+        if values is None or not self._database.is_in(of_state):
+            state = self._database.state()
+            values = self._values(model, key)
+            # What was read is of this state where nothing was committed in between.
+            if values is not None and state is not None and self._database.state() == state:
+                self._keep(state, key, values)
+        return None if values is None else values.astype(np.float32)
 
     def _values(self, model: StoredModel, key: _Key) -> StoredValues | None:
         """Ask SQLite; None where the document is not there, or something is the matter with it."""

@@ -16,7 +16,7 @@ State = bytes
 
 
 def state(connection: FileConnection) -> State | None:
-    """Tell the state of the file that a connection has open, in 2 us and without a lock.
+    """Tell the state of the file that a connection has open, in a microsecond and without a lock.
 
     SQLite believes the pages that it has in memory for as long as the same bytes are what they were: each commit counts
     up. While one is under way they may be those of after it already; then SQLite lets nobody read.
@@ -24,24 +24,23 @@ def state(connection: FileConnection) -> State | None:
     Returns
     -------
     bytes or None
-        None where what the connection reads is not what was committed, or nothing is known of the file.
+        None where what the connection reads is not what was committed, or nothing is known of the file. It is that of
+        another file where somebody closed the descriptor, and its number was given anew: `is_in` sees that.
     """
-    if connection.file is None or connection.descriptor is None or connection.is_writing:
+    if connection.descriptor is None or connection.is_writing:
         return None
     try:
         told = os.pread(connection.descriptor, _BYTES, _AT)
     except OSError:  # it was closed, or opened to be written only
         return None
-    is_known = told.startswith(ROLLBACK_AND_NOTHING_RESERVED) and is_on(connection.descriptor, connection.file)
-    return told if is_known else None
+    return told if told.startswith(ROLLBACK_AND_NOTHING_RESERVED) else None
 
 
-def is_still(connection: FileConnection, before: State) -> bool:
-    """Tell whether the state is what `state` told, in a third of the time: another file has other bytes there."""
-    try:
-        return connection.descriptor is not None and os.pread(connection.descriptor, _BYTES, _AT) == before
-    except OSError:
+def is_in(connection: FileConnection, told: State) -> bool:
+    """Tell whether the file, and no other, is in a state that `state` told."""
+    if connection.file is None or connection.descriptor is None:
         return False
+    return state(connection) == told and is_on(connection.descriptor, connection.file)
 
 
 def look_for_descriptor(connection: FileConnection) -> None:
@@ -54,6 +53,6 @@ def look_for_descriptor(connection: FileConnection) -> None:
         return
     for descriptor in descriptors(connection.file):
         connection.descriptor = descriptor
-        if state(connection) is not None:
+        if state(connection) is not None:  # it was not opened to be written only
             return
     connection.descriptor = None
