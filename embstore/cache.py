@@ -96,6 +96,8 @@ class EmbeddingCache(PutEmbeddings):
     ) -> Vectors:
         """Give the vector of a document's text, encoded and stored where it is new.
 
+        One that was given before comes from memory for as long as nobody has written to the file.
+
         Parameters
         ----------
         doc_id : str

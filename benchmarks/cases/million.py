@@ -18,6 +18,7 @@ from embstore import EmbeddingCache
 
 SMALL, LARGE = 100_000, 1_000_000
 PUT, GET, GET_SOME, MATRIX = "put_many", "get_many, all", "get_many, 10,000 a call", "matrix"
+PUT_MORE, MORE = "put_many, 100,000 a call", 10 * BLOCK  # each call rewrites most of the index on hashes
 LOAD = "np.load"  # of the same vectors: fresh memory of a GB and more has a price of its own
 PUT_ROUNDS, READ_ROUNDS = 2, 3
 
@@ -29,7 +30,10 @@ def run(settings: Settings, folder: Path) -> CaseResult:
     result = CaseResult(title, "us a document")
     large = make_documents(sizes["large"])
     corpora = {"small": large.first(sizes["small"]), "large": large}
-    result.rows = in_turn([_put(folder, name, documents) for name, documents in corpora.items()], PUT_ROUNDS)
+    puts = ((PUT_MORE, settings.scaled(MORE)), (PUT, BLOCK))  # the files that the last of them makes are read below
+    for what, n_a_call in puts:
+        turns = [_put(folder, name, documents, what, n_a_call) for name, documents in corpora.items()]
+        result.rows += in_turn(turns, PUT_ROUNDS)
     files = {name: folder / f"{name}.db" for name in corpora}
     caches = {name: EmbeddingCache(file) for name, file in files.items()}
     try:
@@ -39,7 +43,7 @@ def run(settings: Settings, folder: Path) -> CaseResult:
     finally:
         for cache in caches.values():
             cache.close()
-    for what in (PUT, GET, GET_SOME, MATRIX, LOAD):
+    for what in (PUT, PUT_MORE, GET, GET_SOME, MATRIX, LOAD):
         result.ratio(f"a row of {what}, 1,000,000 / 100,000", result.find(what, "large"), result.find(what, "small"))
     megabytes = memory_of_pages(files["large"])
     if megabytes is None:
@@ -49,7 +53,7 @@ def run(settings: Settings, folder: Path) -> CaseResult:
     return result
 
 
-def _put(folder: Path, name: str, documents: Documents) -> Turn:
+def _put(folder: Path, name: str, documents: Documents, what: str, n_a_call: int) -> Turn:
     """Put all into a new file; the last one stays."""
     file = folder / f"{name}.db"
     open_cache: list[EmbeddingCache] = []
@@ -59,13 +63,13 @@ def _put(folder: Path, name: str, documents: Documents) -> Turn:
         open_cache.append(EmbeddingCache(file))
 
     def put() -> None:
-        for batch in documents.batches(BLOCK):
+        for batch in documents.batches(n_a_call):
             open_cache[0].put_many(batch.ids, batch.texts, batch.vectors, model_name=InstantEncoder.model_name)
 
     def tidy() -> None:
         open_cache.pop().close()
 
-    return Turn(PUT, len(documents), put, name, prepare, tidy, durable="yes")
+    return Turn(what, len(documents), put, name, prepare, tidy, durable="yes")
 
 
 def _reads(cache: EmbeddingCache, name: str, documents: Documents) -> list[Turn]:

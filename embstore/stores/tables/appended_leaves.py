@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from embstore.background import Background
 from embstore.codec import HASH_BYTES
-from embstore.stores.base import StoredModel
 from embstore.stores.btrees.appended import FLAG, KEY, LONG_INTEGER, MOST_KEY_BYTES, AppendedLeaf, Value
 from embstore.stores.btrees.pager import Bytes, Pager
 from embstore.stores.tables.vector_leaves import Leaves, Places, Wanted
@@ -30,7 +31,7 @@ def read(pager: Pager, leaves: Leaves, wanted: Wanted) -> Leaves:
     n_at_once = max(1, min(_PIECE_BYTES // pager.page_bytes, -(-len(leaves) // _LEAST_PIECES)))
     pages = np.empty((n_at_once, pager.page_bytes), dtype=np.uint8)
     for key_bytes in range(1, MOST_KEY_BYTES + 1):
-        form = _form(wanted.model, wanted.row_bytes, pager.page_bytes, key_bytes)
+        form = _form(wanted.model.model_id, wanted.model.dim, wanted.row_bytes, pager.page_bytes, key_bytes)
         is_full = leaves.stops - leaves.starts == form.n_rows  # as there is at least one, none are where that is 0
         at = np.flatnonzero(is_full & (first_ids >= form.lowest_key) & (last_ids <= form.highest_key))
         for start in range(0, len(at), n_at_once):
@@ -44,9 +45,9 @@ def read(pager: Pager, leaves: Leaves, wanted: Wanted) -> Leaves:
     return leaves.take(is_left)
 
 
-def _form(model: StoredModel, row_bytes: int, page_bytes: int, key_bytes: int) -> AppendedLeaf:
-    model_id, dim = Value.integer(model.model_id), Value.integer(model.dim)
-    start = (KEY, model_id, Value.blob(HASH_BYTES), dim, FLAG, LONG_INTEGER)
+@lru_cache(maxsize=64)
+def _form(model_id: int, dim: int, row_bytes: int, page_bytes: int, key_bytes: int) -> AppendedLeaf:
+    start = (KEY, Value.integer(model_id), Value.blob(HASH_BYTES), Value.integer(dim), FLAG, LONG_INTEGER)
     return AppendedLeaf(page_bytes, key_bytes, start, row_bytes)
 
 
