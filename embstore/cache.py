@@ -285,7 +285,8 @@ class EmbeddingCache(PutEmbeddings):
         self, doc_id: str, text: str, encoder: NamedEncoder, role: Role, collection: str
     ) -> Vectors | None:
         """Give the vector of a document that is recorded as it is now; None where `fill` has to tell more."""
-        if not (type(doc_id) is type(text) is str and is_storable(doc_id) and is_storable(collection)):
+        are_texts = type(doc_id) is type(text) is type(collection) is str
+        if not (are_texts and is_storable(doc_id) and is_storable(collection)):
             return None
         identity = encoder.identity(role)
         found = self._store.read_document(identity, collection, doc_id, content_hash(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -35,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     doc_ids: list[str] = []
     fetch = Database.fetch
 
-    def counted(database: Database, statement: str, values: tuple[int, str, str]) -> list[object]:
+    def counted(database: Database, statement: str, values: tuple[int, str, str]) -> object:
         doc_ids.append(values[2])
         return fetch(database, statement, values)
 
@@ -64,14 +65,19 @@ def test_sqlite_is_asked_once(known: EmbeddingCache, encoder: CountingEncoder, a
     assert known.stats().models[0].usage.n_hits >= 6 + 2  # counted all the same
 
 
-def test_another_text_collection_role_or_model_is_another_document(
+def test_another_text_id_collection_or_model_is_another_document(
     known: EmbeddingCache, encoder: CountingEncoder
 ) -> None:
     other = CountingEncoder(model_name="other", seed=1)
-    assert np.array_equal(known.get("a", "text b", encoder), encoder.vector("text b"))
-    assert np.array_equal(known.get("a", "text a", encoder, collection="c"), encoder.vector("text a"))
-    assert np.array_equal(known.get("a", "text a", other), other.vector("text a"))
-    assert np.array_equal(known.get("a", "text a", encoder), encoder.vector("text a"))
+    for _ in range(2):
+        assert np.array_equal(known.get("a", "text b", encoder), encoder.vector("text b"))
+        assert np.array_equal(known.get("a", "text a", other), other.vector("text a"))
+        assert np.array_equal(known.get("a", "text a", encoder), encoder.vector("text a"))
+    assert len(known) == 3 + 1
+    for more, given in enumerate(({"doc_id": "d"}, {"collection": "c"}), start=1):
+        for _ in range(2):
+            known.get(**{"doc_id": "a", "text": "text a", "model": encoder, **given})  # type: ignore[arg-type]
+        assert len(known) == 4 + more
 
 
 @pytest.mark.parametrize(
@@ -165,12 +171,10 @@ def test_a_log_that_comes_later_is_seen(known: EmbeddingCache) -> None:
     connection = known._store._database._own_handle().connection  # type: ignore[attr-defined]
     told = states.state(connection)
     assert told is not None
-    assert states.is_in(connection, told)
     define(known.path, "PRAGMA journal_mode = WAL; SELECT 1")
-    assert not states.is_in(connection, told)
     assert states.state(connection) is None
     define(known.path, "PRAGMA journal_mode = DELETE; SELECT 1")
-    assert states.state(connection) is not None
+    assert states.state(connection) not in (None, told)
 
 
 @pytest.mark.parametrize("becomes", ["closed", "of another file", "to write only"])
@@ -184,60 +188,132 @@ def test_a_descriptor_that_is_no_more_what_it_was_tells_nothing(
     connection.descriptor = number
     if becomes == "closed":
         os.close(number)
-    for _ in range(2):
+    for _ in range(4):
         assert np.array_equal(known.get("a", "text a", encoder), encoder.vector("text a"))
-    assert asked == ["a", "a"]
+    assert asked == ["a", "a"]  # then another one is found
     if becomes != "closed":
         os.close(number)
 
 
-def test_a_commit_that_comes_in_between_is_not_missed(
+def test_a_thread_that_ends_takes_its_descriptor_along(
+    cache_path: Path, encoder: CountingEncoder, asked: list[str]
+) -> None:
+    """The number is then given to another file, which is in the state that this one will be in next."""
+    copy = cache_path.with_name("copy.db")
+    with EmbeddingCache(cache_path) as cache:
+        cache.get("a", "text a", encoder)
+    shutil.copy(cache_path, copy)
+    newer = CountingEncoder(seed=7).vector("text a")
+    with EmbeddingCache(copy) as cache:
+        cache.put_many(["a"], ["text a"], [newer], model_name="fake")
+    with EmbeddingCache(cache_path) as cache:
+
+        def get() -> None:
+            assert np.array_equal(cache.get("a", "text a", encoder), encoder.vector("text a"))
+
+        connection = cache._store._database._own_handle().connection  # type: ignore[attr-defined]
+        with copy.open("rb") as other:
+            for is_there in (True, False, True):
+                connection.descriptor = other.fileno() if is_there else None
+                get()
+            connection.descriptor = other.fileno()
+            get()
+        with EmbeddingCache(cache_path) as another:
+            another.put_many(["a"], ["text a"], [newer], model_name="fake")
+        assert cache_path.read_bytes()[18:40] == copy.read_bytes()[18:40]
+        for _ in range(3):
+            assert np.array_equal(cache.get("a", "text a", encoder), newer)
+
+
+def test_a_file_that_takes_the_place_of_another_in_the_same_state_is_another(
+    cache_path: Path, encoder: CountingEncoder
+) -> None:
+    other_path = cache_path.with_name("other.db")
+    vectors = [CountingEncoder(seed=seed).vector("text a") for seed in (7, 8)]
+    with EmbeddingCache(cache_path) as cache:
+        cache.get("a", "text a", encoder)
+    shutil.copy(cache_path, other_path)
+    for path, vector in zip((cache_path, other_path), vectors, strict=True):
+        with EmbeddingCache(path) as cache:
+            cache.put_many(["a"], ["text a"], [vector], model_name="fake")
+    assert cache_path.read_bytes()[18:40] == other_path.read_bytes()[18:40]
+    found: list[np.ndarray] = []
+    with EmbeddingCache(cache_path) as cache:
+        for _ in range(3):
+            assert np.array_equal(cache.get("a", "text a", encoder), vectors[0])
+        other_path.replace(cache_path)
+        thread = threading.Thread(target=lambda: found.extend(cache.get("a", "text a", encoder) for _ in range(4)))
+        thread.start()
+        thread.join()
+    assert [found_one.tolist() for found_one in found] == [vectors[1].tolist()] * 4
+
+
+def test_who_asks_once_looks_for_no_descriptor(
     known: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between telling the state and reading, and between reading and telling it again."""
-    fetch = Database.fetch
-    vectors = [CountingEncoder(seed=seed).vector("text a") for seed in range(4)]
-    with EmbeddingCache(known.path) as another:
+    looked: list[object] = []
+    monkeypatch.setattr(states, "descriptors", lambda file: looked.append(file) or iter([]))
+    for n_gets, n_looks in ((1, 0), (2, 1), (5, 1)):
+        looked.clear()
 
-        def put() -> None:
-            another.put_many(["a"], ["text a"], [vectors.pop()], model_name="fake")
-
-        def before(*arguments: object) -> object:
-            put()
-            return fetch(*arguments)  # type: ignore[arg-type]
-
-        def after(*arguments: object) -> object:
-            rows = fetch(*arguments)  # type: ignore[arg-type]
-            put()
-            return rows
-
-        for slow in (before, after):
-            put()
-            with monkeypatch.context() as patched:
-                patched.setattr(Database, "fetch", slow)
+        def get(n: int = n_gets) -> None:
+            for _ in range(n):
                 known.get("a", "text a", encoder)
-            _, (now,) = another.matrix("fake", doc_ids=["a"])
-            for _ in range(3):
-                assert np.array_equal(known.get("a", "text a", encoder), now)
-    assert not vectors
+
+        thread = threading.Thread(target=get)
+        thread.start()
+        thread.join()
+        assert len(looked) == n_looks
 
 
-def test_the_state_of_a_commit_that_came_to_nothing_is_not_the_next_ones(
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_given_what_is_stored_then(known: EmbeddingCache, encoder: CountingEncoder) -> None:
+    vectors = [CountingEncoder(seed=seed).vector("text a") for seed in (7, 8)]
+    known.put_many(["a"], ["text a"], [vectors[0]], model_name="fake")
+    known.get("a", "text a", encoder)
+    child = os.fork()
+    if not child:
+        is_right = all(np.array_equal(known.get("a", "text a", encoder), vectors[0]) for _ in range(3))
+        known.put_many(["a"], ["text a"], [vectors[1]], model_name="fake")
+        is_right &= all(np.array_equal(known.get("a", "text a", encoder), vectors[1]) for _ in range(3))
+        os._exit(0 if is_right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in range(3):
+        assert np.array_equal(known.get("a", "text a", encoder), vectors[1])
+
+
+def test_in_a_block_that_reads_there_is_one_state(known: EmbeddingCache, encoder: CountingEncoder) -> None:
+    with known._store.reading():  # type: ignore[attr-defined]
+        known.get("a", "text a", encoder)
+        with contextlib.closing(sqlite3.connect(known.path, timeout=0)) as another:
+            another.execute("DELETE FROM documents WHERE doc_id = 'a'")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                another.commit()
+            another.rollback()
+        known.get("a", "text a", encoder)
+
+
+def test_the_state_is_told_while_nobody_can_write(
     known: EmbeddingCache, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state is told in the middle of a commit that is rolled back; the next commit counts up to the same."""
-    vector = CountingEncoder(seed=7).vector("text a")
-    known.put_many(["a"], ["text a"], [encoder.vector("text a")], model_name="fake")
-    told = known._store._database.state()  # type: ignore[attr-defined]
-    coming = told[:6] + (int.from_bytes(told[6:10], "big") + 1).to_bytes(4, "big") + told[10:]
+    """Not before, nor after: a commit could come in between, or one that is under way come to nothing."""
+    known.put_many(["new"], ["text a"], [encoder.vector("text a")], model_name="fake")
+    state_of_fetch, refused = states.state_of_fetch, []
+
+    def told(connection: sqlite3.Connection) -> object:
+        with contextlib.closing(sqlite3.connect(known.path, timeout=0)) as another:
+            another.execute("DELETE FROM documents WHERE doc_id = 'a'")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                another.commit()
+            refused.append(True)
+        return state_of_fetch(connection)  # type: ignore[arg-type]
+
     with monkeypatch.context() as patched:
-        answers = iter([coming, told])
-        patched.setattr(Database, "state", lambda _: next(answers))
-        assert np.array_equal(known.get("a", "text a", encoder), encoder.vector("text a"))
-    with EmbeddingCache(known.path) as another:
-        another.put_many(["a"], ["text a"], [vector], model_name="fake")
-    assert known._store._database.state() == coming  # type: ignore[attr-defined]
-    assert np.array_equal(known.get("a", "text a", encoder), vector)
+        patched.setattr(states, "state_of_fetch", told)
+        known.get("a", "text a", encoder)
+    assert refused == [True]
+    change(known.path, "UPDATE documents SET checksum = checksum + 1 WHERE doc_id = 'a'")  # the lock is let go
+    known.get("a", "text a", encoder)
 
 
 def write_half(path: Path) -> None:
@@ -269,15 +345,20 @@ def test_what_a_killed_process_left_half_written_is_not_believed(cache_path: Pat
     assert encoder.n_texts == len(ids)
 
 
-def test_memory_is_bounded(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:
-    monkeypatch.setattr(sqlite_documents, "MOST_BYTES", 10 * 8 * 4)
-    encoder = CountingEncoder(8)
-    ids = [f"doc {i}" for i in range(25)]
+@pytest.mark.parametrize(("dim", "id_chars", "most"), [(8, 6, 17), (1024, 6, 2), (8, 1200, 1), (8, 3000, 0)])
+def test_memory_is_bounded(
+    dim: int, id_chars: int, most: int, cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_documents, "MOST_BYTES", 10_000)
+    encoder = CountingEncoder(dim)
+    ids = [f"{i:0{id_chars}}" for i in range(25)]
     cache.get_many(ids, ids, encoder)
     documents = cache._store._documents  # type: ignore[attr-defined]
+    n_kept = []
     for doc_id in ids * 2:
         assert np.array_equal(cache.get(doc_id, doc_id, encoder), encoder.vector(doc_id))
-        assert len(documents._recent[1]) <= 10
+        n_kept.append(len(documents._recent.values))
+    assert max(n_kept) == most
 
 
 def test_many_threads_ask_while_others_write(cache_path: Path) -> None:
@@ -325,7 +406,7 @@ class TwoCaches(RuleBasedStateMachine):
         self.encoder = CountingEncoder(4)
         self.vectors: dict[str, np.ndarray] = {}
         self.documents: dict[str, str] = {}
-        self.n_puts = 0
+        self.n_puts = self.n_gets = 0
 
     who = st.integers(0, 1)
     names = st.sampled_from("abc")
@@ -334,6 +415,7 @@ class TwoCaches(RuleBasedStateMachine):
     def get(self, who: int, doc_id: str, text: str, times: int) -> None:
         for _ in range(times):
             found = self.caches[who].get(doc_id, text, self.encoder)
+            self.n_gets += 1
             self.documents[doc_id] = text
             expected = self.vectors.setdefault(text, self.encoder.vector(text))
             assert np.array_equal(found, expected)

@@ -14,14 +14,14 @@ class FileConnection(sqlite3.Connection):
     file : tuple of int, or None
         The file that it has open; None where it is not known for certain.
     descriptor : int or None
-        One that was on that file when it was last looked at.
-    was_looked_for : bool
-        Whether one was looked for.
+        One of this process that was on that file when it was last looked at.
+    n_fetches : int
+        How often it was asked since it was known that there is no such descriptor.
     is_writing : bool
         It is in a transaction that writes, so that the file is not what it reads.
     """
 
     file: FileId | None = None
     descriptor: int | None = None
-    was_looked_for = False
+    n_fetches = 0
     is_writing = False

@@ -1,6 +1,6 @@
-"""SQLite's own descriptor of a file that it has open.
+"""Descriptors that this process has of a file that SQLite has open, SQLite's own among them.
 
-No other will do: closing one that was opened beside it would drop the locks of the whole process
+None is opened here: closing one that was opened beside it would drop the locks of the whole process
 (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
 """
 
