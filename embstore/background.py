@@ -43,12 +43,12 @@ class _Piece:
             self._under_way.release()
 
     def wait(self, running: threading.Lock) -> None:
-        while not self._is_done and not self._under_way.acquire(timeout=_LOOK_S):
+        while not self._is_done and not self._under_way.acquire(timeout=_LOOK_S if running.locked() else 0):
             if not running.locked() and not self._is_done:
                 self.run()
 
     def drop(self) -> None:
-        """Do nothing where it is not begun; it is done all the same, as far as who waits for it is concerned."""
+        """Where it is not begun, do nothing in its place; who waits for it goes on."""
         self._work = _nothing
 
     def raise_error(self) -> None:
@@ -134,11 +134,12 @@ class Background:
         running = threading.Lock()
         running.acquire()
         try:
-            self._running = running
             _thread.start_new_thread(_run, (self._pieces, _Running(running)))
         except RuntimeError:  # the interpreter is ending, or there can be no more threads
-            self._running = None
-        return self._running is not None
+            return False
+        # Not before: an interrupt can keep the thread from beginning, and nobody would let go of the lock.
+        self._running = running
+        return True
 
     def __enter__(self) -> Self:
         return self

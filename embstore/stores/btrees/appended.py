@@ -15,8 +15,6 @@ import numpy.typing as npt
 from embstore.stores.btrees.cells import BLOB, LEAF_HEADER_BYTES, LEAF_TABLE, VALUE_BITS, most_bytes
 from embstore.stores.btrees.pager import Bytes, Numbers
 
-MOST_KEY_BYTES = 5
-
 _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # by serial type, 2.1
 _ZERO = 8  # the serial type of 0; that of 1 follows
 _ALL, _NONE = b"\xff", b"\x00"  # bits of a byte that are compared
@@ -27,7 +25,7 @@ _MORE = 0x80  # of a byte of a number, 1.6: others follow
 class Value:
     """A column of rows: its serial type and its bytes, and which of their bits are the same in all rows."""
 
-    type: int
+    serial_type: int
     type_bits: bytes = _ALL
     data: bytes = b""
     data_bits: bytes = b""
@@ -75,8 +73,8 @@ class AppendedLeaf:
 
     def __init__(self, page_bytes: int, key_bytes: int, start: Sequence[Value], blob_bytes: int) -> None:
         types = [*start, Value.blob(blob_bytes)]
-        header = b"".join(varint(value.type) for value in types)
-        header_bits = b"".join(value.type_bits.rjust(len(varint(value.type)), _ALL) for value in types)
+        header = b"".join(varint(value.serial_type) for value in types)
+        header_bits = b"".join(value.type_bits.rjust(len(varint(value.serial_type)), _ALL) for value in types)
         data = b"".join(value.data for value in start)
         n_bytes = 1 + len(header) + len(data) + blob_bytes
         length = varint(n_bytes)

@@ -23,7 +23,7 @@ _WIDTHS = np.array([0, 1, 2, 3, 4, 6, 8, _TOO_WIDE, 0, 0, _TOO_WIDE, _TOO_WIDE],
 _CONSTANTS = 8  # the type of 0; that of 1 follows
 _TEXTS_AT_ONCE = 2048  # whose bytes' places stay in the processor's cache
 VALUE_BITS = 0x7F  # of a byte of a number, 1.6; the other tells that there are more bytes
-_MOST_VARINT_BYTES = 5  # longer ones, which SQLite writes too, are of no row that is read here
+MOST_VARINT_BYTES = 5  # longer ones, which SQLite writes too, are of no row that is read here
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def varints(data: Bytes, at: Numbers) -> tuple[Numbers, Numbers]:
     """Read numbers of a few bytes, 1.6, and tell where the next bytes are."""
     byte = data[at].astype(np.int64)
     values, at = byte & VALUE_BITS, at + 1
-    for _ in range(_MOST_VARINT_BYTES - 1):
+    for _ in range(MOST_VARINT_BYTES - 1):
         more = byte > VALUE_BITS
         if not more.any():
             return values, at

@@ -8,13 +8,12 @@ import numpy as np
 
 from embstore.background import Background
 from embstore.codec import HASH_BYTES
-from embstore.stores.btrees.appended import FLAG, KEY, LONG_INTEGER, MOST_KEY_BYTES, AppendedLeaf, Value
+from embstore.stores.btrees.appended import FLAG, KEY, LONG_INTEGER, AppendedLeaf, Value
+from embstore.stores.btrees.cells import MOST_VARINT_BYTES
 from embstore.stores.btrees.pager import Bytes, Pager
 from embstore.stores.tables.vector_leaves import Leaves, Places, Wanted
 
-# Bytes of the pages of a piece: what is done at once shares the processor's cache.
-_PIECE_BYTES = 2**21
-_LEAST_PIECES = 8
+_PIECES_ALONE = 2  # fewer are not worth a thread
 
 
 def read(pager: Pager, leaves: Leaves, wanted: Wanted) -> Leaves:
@@ -28,9 +27,9 @@ def read(pager: Pager, leaves: Leaves, wanted: Wanted) -> Leaves:
     pieces: list[_Piece] = []
     is_left = np.ones(len(leaves), dtype=np.bool_)
     first_ids, last_ids = wanted.ids[leaves.starts], wanted.ids[leaves.stops - 1]
-    n_at_once = max(1, min(_PIECE_BYTES // pager.page_bytes, -(-len(leaves) // _LEAST_PIECES)))
+    n_at_once = leaves.n_at_once(pager.page_bytes)
     pages = np.empty((n_at_once, pager.page_bytes), dtype=np.uint8)
-    for key_bytes in range(1, MOST_KEY_BYTES + 1):
+    for key_bytes in range(1, MOST_VARINT_BYTES + 1):
         form = _form(wanted.model.model_id, wanted.model.dim, wanted.row_bytes, pager.page_bytes, key_bytes)
         is_full = leaves.stops - leaves.starts == form.n_rows  # as there is at least one, none are where that is 0
         at = np.flatnonzero(is_full & (first_ids >= form.lowest_key) & (last_ids <= form.highest_key))
@@ -39,6 +38,11 @@ def read(pager: Pager, leaves: Leaves, wanted: Wanted) -> Leaves:
             pieces.append(_Piece(pager, wanted, leaves.take(some), some, form, pages))
     # Loading and copying are a few long calls that need Python's lock for none of the time that they take, and checking
     # is many short ones: on both sides those would wait for each other.
+    if len(pieces) <= _PIECES_ALONE:
+        for piece in pieces:
+            piece.load()
+            is_left[piece.check()] = False
+        return leaves.take(is_left)
     with Background() as background:
         for piece, _ in zip(pieces, background.ahead(piece.load for piece in pieces), strict=True):
             is_left[piece.check()] = False

@@ -12,10 +12,6 @@ from embstore.stores.btrees import cells, tables
 from embstore.stores.btrees.pager import Bytes, Numbers, Pager, UnreadableError
 from embstore.stores.tables.vector_leaves import Leaves, Wanted
 
-# Pages of a piece: what is done at once shares the processor's cache. Of few pages there are some pieces all the same.
-_FEWEST_PAGES, _MOST_PAGES = 16, 64
-_LEAST_PIECES = 8
-
 _PIECES_AT_ONCE = 3  # whose pages are in memory
 
 # Of the table; a row that has others is not read.
@@ -63,6 +59,11 @@ class _Reading:
     def run(self, leaves: Leaves) -> None:
         """Read all."""
         pieces = self._pieces(leaves)
+        if len(pieces) == 1:  # not worth a thread
+            (piece,) = pieces
+            for step in (self._load, self._take_apart, self._copy, self._check):
+                step(piece)
+            return
         around: list[_Piece | None] = [None, None, *pieces, None, None, None]
         self._load(pieces[0])
         with Background() as background:
@@ -75,7 +76,7 @@ class _Reading:
                 background.wait()
 
     def _pieces(self, leaves: Leaves) -> list[_Piece]:
-        n = min(len(leaves), max(_FEWEST_PAGES, min(_MOST_PAGES, -(-len(leaves) // _LEAST_PIECES))))
+        n = leaves.n_at_once(self._pager.page_bytes)
         buffers = np.empty((_PIECES_AT_ONCE, n, self._pager.page_bytes), dtype=np.uint8)
         return [_Piece(some, buffers[i % _PIECES_AT_ONCE, : len(some)]) for i, some in enumerate(leaves.pieces(n))]
 

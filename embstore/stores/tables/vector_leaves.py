@@ -14,6 +14,10 @@ from embstore.stores.base import StoredModel
 from embstore.stores.btrees import tables
 from embstore.stores.btrees.pager import Numbers, Pager, UnreadableError
 
+# Of the pages that are read at once, which share the processor's cache.
+_LEAST_BYTES, _MOST_BYTES = 2**20, 2**21
+_LEAST_PIECES = 8  # of few pages there are some all the same
+
 Places = npt.NDArray[np.intp]
 
 
@@ -56,6 +60,11 @@ class Leaves:
             return slice(int(self.starts[0]), int(self.stops[-1]))
         bounds = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
         return np.concatenate([np.empty(0, np.intp), *(np.arange(start, stop) for start, stop in bounds)])
+
+    def n_at_once(self, page_bytes: int) -> int:
+        """Tell how many are to be read at once."""
+        least, most = -(-_LEAST_BYTES // page_bytes), -(-_MOST_BYTES // page_bytes)
+        return min(len(self), max(least, min(most, -(-len(self) // _LEAST_PIECES))))
 
     def pieces(self, n_leaves: int) -> list[Leaves]:
         """Cut them into pieces of so many."""

@@ -37,7 +37,7 @@ def read(
     content_sums, values
         As of `vector_rows.read_together`; None in place of both where SQLite has to be asked.
     """
-    if len(vector_ids) < LEAST_ROWS or vector_ids[-1] - vector_ids[0] >= MOST_IDS_A_ROW * len(vector_ids):
+    if len(vector_ids) < LEAST_ROWS or int(vector_ids[-1]) - int(vector_ids[0]) >= MOST_IDS_A_ROW * len(vector_ids):
         return None
     pager = open_pager(connection)
     if pager is None:
