@@ -24,7 +24,7 @@ from benchmarks.results import Row
 Work = Callable[[], object]
 
 # Of memory that is there before a turn: for each of its documents, and at the most.
-_BYTES_A_DOCUMENT, _MOST_BYTES = 8192, 2 * 1024**3
+_BYTES_A_DOCUMENT, _MOST_BYTES = 8192, 4 * 1024**3
 _SMALLEST_PAGE_BYTES = 4096
 
 

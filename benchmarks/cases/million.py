@@ -20,7 +20,7 @@ SMALL, LARGE = 100_000, 1_000_000
 PUT, PUT_MORE = "put_many, 10,000 a call", "put_many, 100,000 a call"  # each rewrites most of the index on hashes
 GET, GET_SOME, MATRIX = "get_many, all", "get_many, 10,000 a call", "matrix"
 LOAD = "np.load"  # of the same vectors: fresh memory of a GB and more has a price of its own
-PUT_ROUNDS, READ_ROUNDS = 2, 3
+PUT_ROUNDS, READ_ROUNDS = 2, 5
 
 
 def run(settings: Settings, folder: Path) -> CaseResult:
@@ -78,18 +78,19 @@ def _reads(cache: EmbeddingCache, name: str, documents: Documents) -> list[Turn]
     def get(some: Documents) -> Vectors:
         return cache.get_many(some.ids, some.texts, encoder, batch_size=BATCH, progress=False)
 
+    some = documents.batches(BLOCK)[:: max(1, len(documents) // SMALL)]  # as many of both sizes
+
     def get_in_pieces() -> None:
-        for batch in documents.batches(BLOCK)[:: max(1, len(documents) // (5 * BLOCK))]:
+        for batch in some:
             get(batch)
 
     def matrix() -> Vectors:
         return cache.matrix(InstantEncoder.model_name)[1]
 
     assert (matrix() == documents.vectors).all()
-    n_in_pieces = sum(map(len, documents.batches(BLOCK)[:: max(1, len(documents) // (5 * BLOCK))]))
     return [
         Turn(GET, len(documents), partial(get, documents), name),
-        Turn(GET_SOME, n_in_pieces, get_in_pieces, name),
+        Turn(GET_SOME, sum(map(len, some)), get_in_pieces, name),
         Turn(MATRIX, len(documents), matrix, name),
     ]
 

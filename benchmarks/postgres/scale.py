@@ -52,7 +52,7 @@ class Rates:
             file_bytes=sqlite["size"]["figures"][f"file size, dim {DIM}"] * DIM * VALUE_BYTES,
             server_bytes=read["bytes_a_row"],
             index_bytes=read["index_bytes_a_row"],
-            file_put_us=_row(file, "put_many", "large")["median"],
+            file_put_us=_row(file, "put_many, 10,000 a call", "large")["median"],
             file_read_us=_row(file, "matrix", "large")["median"],
             server_put_us=_row(million, "put_many", "last tenth")["median"],
             server_read_us=read["median"],
