@@ -154,6 +154,13 @@ def test_a_closed_cache_gives_nothing(known: EmbeddingCache, encoder: CountingEn
         other.get("a", "text a", encoder)
 
 
+def test_on_a_network_file_system_sqlite_is_asked(cache_path: Path, encoder: CountingEncoder, asked: list[str]) -> None:
+    with EmbeddingCache(cache_path, allow_network_filesystem=True) as cache:
+        for _ in range(6):
+            cache.get("a", "text a", encoder)
+    assert len(asked) >= 4
+
+
 def test_with_a_write_ahead_log_sqlite_is_asked(cache_path: Path, encoder: CountingEncoder, asked: list[str]) -> None:
     with EmbeddingCache(cache_path) as cache:
         cache.get("a", "text a", encoder)

@@ -82,6 +82,7 @@ class Database:
     def __init__(self, path: str | Path, *, timeout_s: float = 30.0, allow_network_filesystem: bool = False) -> None:
         self.timeout_s = opening.checked_timeout(timeout_s)
         self._path = opening.checked_path(path, allow_network_filesystem=allow_network_filesystem)
+        self._is_local = not allow_network_filesystem  # elsewhere what is read without a lock can be seconds old
         self.path = str(self._path)
         self._local = threading.local()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
@@ -165,7 +166,7 @@ class Database:
                         cursor = handle.connection.execute(statement, values)
                         try:
                             # As long as there may be more rows, SQLite keeps its lock.
-                            state = states.state_of_fetch(handle.connection)
+                            state = states.state_of_fetch(handle.connection) if self._is_local else None
                             return cursor.fetchall(), state
                         finally:
                             cursor.close()
