@@ -490,3 +490,21 @@ def test_whatever_bit_flips_what_is_read_is_right_and_whole_or_an_error_of_ours(
             except BaseException as error:
                 error.add_note(f"bit {bit} of byte {place}")
                 raise
+
+
+def test_an_id_that_is_no_text_is_nobodys(
+    filled: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite comes to such a row where a page of another table is in the place of one of documents."""
+    find = documents.find
+
+    def with_others(connection_: sqlite3.Connection, *scope: Any) -> Any:
+        there = find(connection_, *scope)
+        others = [7, *there.doc_ids, None, b"a"]
+        at = np.array([0, *range(len(there.doc_ids)), 0, 0])
+        return replace(there, doc_ids=others, vector_ids=there.vector_ids[at], checksums=there.checksums[at])
+
+    monkeypatch.setattr(documents, "find", with_others)
+    with EmbeddingCache(filled) as cache:
+        assert np.array_equal(cache.get_many(IDS, TEXTS, encoder), encoder.vectors(TEXTS))
+    assert not encoder.n_texts

@@ -56,6 +56,13 @@ class Documents:
         doc_ids, vector_ids, checksums = zip(*rows, strict=True) if rows else ((), (), ())
         return cls(collection, list(doc_ids), whole_numbers(vector_ids), whole_numbers(checksums))
 
+    def with_texts(self) -> Documents:
+        """Give the rows whose doc_ids are texts: SQLite can come to others where a page is damaged."""
+        if {*map(type, self.doc_ids)} <= {str}:
+            return self
+        at = [i for i, doc_id in enumerate(self.doc_ids) if type(doc_id) is str]
+        return Documents(self.collection, [self.doc_ids[i] for i in at], self.vector_ids[at], self.checksums[at])
+
 
 def by_vector(connection: Connection, model_id: int, collection: str) -> Documents:
     """Read all rows, by vector_id and then by doc_id."""

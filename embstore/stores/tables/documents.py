@@ -176,6 +176,7 @@ def pointers(
         there = by_vector(connection, model.model_id, collection)
     else:
         there = find(connection, model.model_id, collection, doc_ids)
+    there = there.with_texts()
     rows = _rows_of(there.doc_ids, doc_ids)
     # The contents that those rows were written for: they are in an order that the processor's cache likes.
     sums = content_sums_of_documents(model.model_id, collection, there.doc_ids, there.checksums)
