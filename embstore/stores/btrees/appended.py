@@ -73,13 +73,13 @@ class AppendedLeaf:
 
     def __init__(self, page_bytes: int, key_bytes: int, start: Sequence[Value], blob_bytes: int) -> None:
         types = [*start, Value.blob(blob_bytes)]
-        header = b"".join(varint(value.serial_type) for value in types)
-        header_bits = b"".join(value.type_bits.rjust(len(varint(value.serial_type)), _ALL) for value in types)
+        header = b"".join(as_varint(value.serial_type) for value in types)
+        header_bits = b"".join(value.type_bits.rjust(len(as_varint(value.serial_type)), _ALL) for value in types)
         data = b"".join(value.data for value in start)
         n_bytes = 1 + len(header) + len(data) + blob_bytes
-        length = varint(n_bytes)
+        length = as_varint(n_bytes)
         key = bytes([_MORE] * (key_bytes - 1) + [0])
-        expected = length + key + varint(1 + len(header)) + header + data
+        expected = length + key + as_varint(1 + len(header)) + header + data
         bits = _ALL * len(length) + bytes([_MORE] * key_bytes) + _ALL + header_bits
         bits += b"".join(value.data_bits for value in start)
 
@@ -129,7 +129,7 @@ class AppendedLeaf:
         return np.ndarray(shape, np.uint8, buffer=pages, offset=self._page_bytes - self._row_bytes, strides=strides)
 
 
-def varint(number: int) -> bytes:
+def as_varint(number: int) -> bytes:
     """Write a number as SQLite does, 1.6."""
     groups = [number & VALUE_BITS]
     while number := number >> 7:
